@@ -16,8 +16,8 @@ from psycopg import AsyncConnection, sql
 from psycopg.pq import TransactionStatus
 from psycopg_pool import AsyncConnectionPool
 
-from chunkstore import migrate as migrations
 from chunkstore import embedded, requirements, settings
+from chunkstore import migrate as migrations
 from chunkstore.dsn import Dsn
 from chunkstore.embedded import EmbeddedServer
 from chunkstore.errors import DatabaseError
@@ -54,9 +54,9 @@ class Database:
         max_size: int = 10,
         migrate: bool = False,
     ) -> Self:
-        """Connects to a migrated store; see `settings.read` for what None means. At most `max_size` connections.
+        """Connects to a migrated store; `settings.read` says what None means.
 
-        Raises at once ServerUnreachable, AuthenticationFailed, DatabaseMissing, UnsupportedServer,
+        At most `max_size` connections. Raises at once ServerUnreachable, AuthenticationFailed, DatabaseMissing, UnsupportedServer,
         InsufficientPrivilege, SchemaNotMigrated (not with `migrate`) or SchemaTooNew.
         """
         where = settings.read(dsn, schema=schema, data=data)
@@ -80,7 +80,7 @@ class Database:
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[AsyncConnection]:
-        """A transaction at READ COMMITTED in the store's schema; committed at the end, rolled back on an error.
+        """A READ COMMITTED transaction in the store's schema, committed at the end, rolled back on an error.
 
         Begins in one round trip, with settings that end with the transaction, so that pgbouncer may pool
         transactions. Retries nothing. psycopg's errors leave it as ours.
@@ -177,7 +177,7 @@ async def _connect(dsn: Dsn) -> AsyncConnection:
 
 
 async def _open_pool(dsn: Dsn, max_size: int) -> AsyncConnectionPool:
-    pool = AsyncConnectionPool(
+    pool = AsyncConnectionPool[AsyncConnection](
         lambda: dsn.conninfo(connect_timeout=CONNECT_SECONDS),
         kwargs={"autocommit": True},
         min_size=min(1, max_size),

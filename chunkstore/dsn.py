@@ -36,7 +36,7 @@ class Dsn:
 
     def conninfo(self, **defaults: str | int) -> str:
         """The string to connect with, password included; `defaults` hold where the DSN says nothing."""
-        return make_conninfo(**{**_DEFAULTS, **defaults, **self._parameters})
+        return make_conninfo("", **{**_DEFAULTS, **defaults, **self._parameters})
 
     @property
     def user(self) -> str:

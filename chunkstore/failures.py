@@ -69,28 +69,31 @@ def translated(dsn: Dsn) -> Iterator[None]:
 
 def translate(error: psycopg.Error, dsn: Dsn) -> ChunkstoreError:
     """Our error for one of the library's."""
-    text = dsn.scrubbed(str(error)).strip()
     if isinstance(error, PoolClosed):
         return DatabaseError("the database was closed")
     if isinstance(error, PoolTimeout):
-        return ServerUnreachable(f"no connection to {dsn.server} became free in time: {text}")
-    state = error.sqlstate
-    if state is None:
-        return _without_state(error, text, dsn)
-    primary = dsn.scrubbed(error.diag.message_primary or state)
-    if state in RAISED_BY_OUR_SQL:
-        return RAISED_BY_OUR_SQL[state](primary)
-    if state in _BY_STATE:
-        return _BY_STATE[state](f"{primary} (database {dsn.database} at {dsn.server}, role {dsn.user})")
+        return ServerUnreachable(f"no connection to {dsn.server} became free in time")
+    if error.sqlstate is None:
+        return _without_state(error, dsn)
+    return _with_state(error, error.sqlstate, dsn)
+
+
+def _with_state(error: psycopg.Error, state: str, dsn: Dsn) -> ChunkstoreError:
+    primary = dsn.scrubbed(error.diag.message_primary or "no message")
+    if kind := RAISED_BY_OUR_SQL.get(state):
+        return kind(primary)
+    if kind := _BY_STATE.get(state):
+        return kind(f"{primary} (database {dsn.database} at {dsn.server}, role {dsn.user})")
     if state.startswith("08"):
         return ServerUnreachable(f"the connection to {dsn.server} was lost: {primary}")
     if state.startswith("22"):
-        return DatabaseError(f"the server refused a value: {type(error).__name__} ({state})")
+        primary = "the server refused a value"
     notes = "".join(f", {note}" for note in getattr(error, "__notes__", ()))
     return DatabaseError(f"{primary} ({type(error).__name__}, {state}{notes})")
 
 
-def _without_state(error: psycopg.Error, text: str, dsn: Dsn) -> ChunkstoreError:
+def _without_state(error: psycopg.Error, dsn: Dsn) -> ChunkstoreError:
+    text = dsn.scrubbed(str(error)).strip()
     for part, kind in _BY_TEXT:
         if part in text:
             return kind(f"{dsn.server} refused {dsn.user} on database {dsn.database}: {text}")

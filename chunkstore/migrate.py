@@ -83,9 +83,7 @@ def names(folder: Path) -> tuple[str, ...]:
     return found
 
 
-def _missing(
-    connection: Connection, schema: str, folder: Path, server: requirements.Server
-) -> list[str]:
+def _missing(connection: Connection, schema: str, folder: Path, server: requirements.Server) -> list[str]:
     applied: set[str] = set()
     if server.has_migrations:
         applied = {name for (name,) in connection.execute(applied_query(schema))}
@@ -112,7 +110,7 @@ def _make_extension(connection: Connection, dsn: Dsn) -> None:
     _with_right(connection, statement, "the right to create the extension", dsn)
 
 
-def _with_right(connection: Connection, statement: sql.Composable, right: str, dsn: Dsn) -> None:
+def _with_right(connection: Connection, statement: sql.SQL | sql.Composed, right: str, dsn: Dsn) -> None:
     try:
         connection.execute(statement)
     except psycopg.errors.InsufficientPrivilege as error:

@@ -3,6 +3,9 @@
 Apart from `migrate` because yoyo takes long to import and most processes have nothing to apply.
 """
 
+# yoyo is untyped:
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+
 import glob
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -52,7 +55,7 @@ class _Backend(PostgresqlPsycopgBackend):
         self._given = connection
         super().__init__(_NO_ADDRESS, "_yoyo_migration")
 
-    def connect(self, dburi: DatabaseURI) -> Connection:
+    def connect(self, dburi: DatabaseURI) -> Connection:  # noqa: ARG002
         return self._given
 
     def transaction(self, rollback_on_exit: bool = False) -> _Savepoint:
@@ -62,11 +65,13 @@ class _Backend(PostgresqlPsycopgBackend):
         if internalmigrations.needs_upgrading(self):
             internalmigrations.upgrade(self)
 
-    def apply_one(self, migration: Migration, force: bool = False, mark: bool = True) -> None:
+    def apply_one(self, migration: Migration, force: bool = False, mark: bool = True) -> None:  # noqa: ARG002
         with _named(migration), self.transaction():
             migration.process_steps(self, "apply", force=force)
             self.mark_one(migration, log=False)
 
     def list_tables(self, **_: Any) -> list[str]:
-        cursor = self.execute("SELECT relname FROM pg_class WHERE relnamespace = current_schema()::regnamespace")
+        cursor = self.execute(
+            "SELECT relname FROM pg_class WHERE relnamespace = current_schema()::regnamespace"
+        )
         return [name for (name,) in cursor.fetchall()]

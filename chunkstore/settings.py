@@ -52,7 +52,7 @@ def read(
     """The settings that hold: each argument, where it is None its environment variable, else the default.
 
     `data` names the embedded server, so as an argument it also beats `CHUNKSTORE_DSN`. Raises InvalidInput
-    where both `dsn` and `data` are given, or the schema's name is not one that Postgres can hold, or the DSN is malformed.
+    where both `dsn` and `data` are given, the DSN is malformed, or Postgres cannot hold the schema's name.
     """
     if dsn is not None and data is not None:
         raise InvalidInput("data", str(data), "give a DSN or a data folder, not both")

