@@ -1,3 +1,38 @@
-"""A versioned store of document chunks and their embeddings, on Postgres."""
+"""A versioned store of document chunks and their embeddings, on Postgres.
+
+async with await ChunkStore.open() as store:
+notes = await store.collection("notes", model="minilm")
+await notes.append("a.txt", [Chunk("…")])
+hits = await notes.search("…", k=5)
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from chunkstore.errors import ChunkstoreError
+from chunkstore.model import Chunk, Hit, Hits, Place, StoredChunk, Version
+
+if TYPE_CHECKING:
+    from chunkstore.store import ChunkStore, Collection
 
 __version__ = "0.1.0"
+
+__all__ = [
+    "Chunk",
+    "ChunkStore",
+    "ChunkstoreError",
+    "Collection",
+    "Hit",
+    "Hits",
+    "Place",
+    "StoredChunk",
+    "Version",
+]
+
+
+def __getattr__(name: str) -> Any:
+    # Late: a short command must not pay for numpy and the pool.
+    if name in ("ChunkStore", "Collection"):
+        from chunkstore import store
+
+        return getattr(store, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,369 @@
+"""Appends a version: in one transaction where it fits a batch, else streamed under an open version.
+
+Atomic either way: the committed manifest is there with every chunk that it names, or nothing is. Memory
+is bounded by a batch and a segment, whatever the file's length.
+"""
+
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Sequence
+from itertools import islice
+from typing import Any
+
+import anyio
+import msgspec
+from psycopg import AsyncConnection
+
+from chunkstore import chunks as payload
+from chunkstore import manifests, versions
+from chunkstore.chunks import Prepared
+from chunkstore.database import Database
+from chunkstore.errors import InvalidInput
+from chunkstore.manifests import Draft, Segmenter
+from chunkstore.model import Chunk, ChunkId, CollectionId, FileId, Metadata, SegmentId, Version
+from chunkstore.versions import NOTHING_STORED, Committed, FileState, Stored
+
+# A version of more chunks, or more content, is streamed under an open version.
+BATCH_CHUNKS = 4096
+BATCH_BYTES = 8 * 2**20
+
+ChunkSource = Iterable[Chunk] | AsyncIterable[Chunk]
+
+
+class Write(msgspec.Struct, frozen=True, kw_only=True):
+    """One append as the caller asked for it, checked."""
+
+    collection: CollectionId
+    collection_name: str
+    key: str
+    headings: bool
+    expected_version: int | None
+    idempotency_key: str | None
+    metadata: Metadata
+    encoded_metadata: bytes
+
+
+async def append(database: Database, write: Write, source: ChunkSource) -> Version:
+    """Appends the chunks as the file's next version, or finds them unchanged.
+
+    Raises InvalidInput, StaleVersion, IdempotencyKeyReused, VersionFenced.
+    """
+    batches = _batches(source, headings=write.headings)
+    first = await anext(batches, [])
+    second = await anext(batches, None)
+    if second is None:
+        return await _append_at_once(database, write, first)
+    return await _append_streamed(database, write, _chained(first, second, batches))
+
+
+async def delete(database: Database, write: Write) -> Version:
+    """Appends a tombstone: a version with an empty manifest that ends the file's presence in searches.
+
+    Raises UnknownFile where the key was never appended, StaleVersion.
+    """
+    digest = Segmenter().digest(b"tombstone")
+    async with database.transaction() as conn:
+        state = await versions.lock_existing(conn, write.collection, write.key)
+        versions.check_expected(state, write.expected_version)
+        if versions.is_unchanged(state, digest, tombstone=True):
+            return _value(write, state, state.latest, NOTHING_STORED, unchanged=True, tombstone=True)
+        committed = await versions.insert_committed(
+            conn,
+            state.file,
+            NOTHING_STORED,
+            digest=digest,
+            metadata=write.encoded_metadata,
+            tombstone=True,
+        )
+        event = versions.committed_event(state, committed.version, tombstone=True)
+        await versions.log_version(conn, write.collection, state, committed.version, then=[event])
+    return _value(write, state, committed.version, NOTHING_STORED, committed=committed, tombstone=True)
+
+
+# --- in one transaction -------------------------------------------------------------------------
+
+
+async def _append_at_once(database: Database, write: Write, batch: Sequence[Prepared]) -> Version:
+    segmenter = Segmenter()
+    drafts = [*segmenter.feed(batch), *segmenter.finish()]
+    digest = segmenter.digest(write.encoded_metadata)
+    async with database.transaction() as conn:
+        state = await versions.lock(conn, write.collection, write.key, write.idempotency_key)
+        settled = await _settled(conn, write, state, segmenter, digest)
+        if settled is not None:
+            return settled
+        stored = await _store(conn, state, drafts, streamed=False)
+        committed = await versions.insert_committed(
+            conn, state.file, stored, digest=digest, metadata=write.encoded_metadata
+        )
+        await versions.record_idempotency_key(
+            conn, state.file, write.idempotency_key, committed.version, digest
+        )
+        await versions.log_version(
+            conn,
+            write.collection,
+            state,
+            committed.version,
+            added=stored.added,
+            shared=stored.shared,
+            carried=stored.carried,
+            manifest=stored.segments,
+            then=[versions.committed_event(state, committed.version)],
+        )
+    return _value(write, state, committed.version, stored, committed=committed)
+
+
+async def _settled(
+    conn: AsyncConnection[Any], write: Write, state: FileState, segmenter: Segmenter, digest: bytes
+) -> Version | None:
+    """The version that holds this append already: an earlier try's, or the latest, unchanged.
+
+    An unchanged append logs what the latest still lacks, which is what retries dead letters (rule 8).
+    """
+    kept = msgspec.structs.replace(NOTHING_STORED, chunks=segmenter.count)
+    earlier = versions.check_idempotency(state, digest)
+    if earlier is not None:
+        return _value(write, state, earlier, kept, unchanged=True)
+    versions.check_expected(state, write.expected_version)
+    if not versions.is_unchanged(state, digest):
+        return None
+    await versions.record_idempotency_key(conn, state.file, write.idempotency_key, state.latest, digest)
+    await versions.log_version(
+        conn,
+        write.collection,
+        state,
+        state.latest,
+        shared=state.latest_segments,
+        manifest=state.latest_segments,
+    )
+    return _value(write, state, state.latest, kept, unchanged=True)
+
+
+# --- streamed -----------------------------------------------------------------------------------
+
+
+async def _append_streamed(
+    database: Database, write: Write, batches: AsyncIterator[Sequence[Prepared]]
+) -> Version:
+    segmenter = Segmenter()
+    async with database.transaction() as conn:
+        state = await versions.lock(conn, write.collection, write.key, write.idempotency_key)
+        if state.idempotent_version is None:
+            versions.check_expected(state, write.expected_version)
+            version = await versions.open_version(conn, state.file, write.encoded_metadata)
+        else:
+            version = None
+    if version is None:
+        return await _compared_with_earlier(write, state, segmenter, batches)
+    try:
+        async for batch in batches:
+            await _add_batch(database, write, state.file, version, list(segmenter.feed(batch)))
+        return await _commit(database, write, state.file, version, segmenter)
+    except BaseException:
+        with anyio.CancelScope(shield=True):
+            await _give_up(database, state, version)
+        raise
+
+
+async def _compared_with_earlier(
+    write: Write, state: FileState, segmenter: Segmenter, batches: AsyncIterator[Sequence[Prepared]]
+) -> Version:
+    async for batch in batches:
+        for _ in segmenter.feed(batch):
+            pass
+    for _ in segmenter.finish():
+        pass
+    earlier = versions.check_idempotency(state, segmenter.digest(write.encoded_metadata))
+    assert earlier is not None, "asked only where the key is recorded"
+    kept = msgspec.structs.replace(NOTHING_STORED, chunks=segmenter.count)
+    return _value(write, state, earlier, kept, unchanged=True)
+
+
+async def _add_batch(
+    database: Database, write: Write, file: FileId, version: int, drafts: Sequence[Draft]
+) -> None:
+    async with database.transaction() as conn:
+        state = await versions.lock_open(conn, file, version)
+        stored = await _store(conn, state, drafts, streamed=True)
+        extended = await versions.extend(conn, file, version, stored)
+        await versions.log_version(
+            conn,
+            write.collection,
+            state,
+            version,
+            added=stored.added,
+            shared=stored.shared,
+            carried=stored.carried,
+            manifest=extended.segments,
+        )
+
+
+async def _commit(
+    database: Database, write: Write, file: FileId, version: int, segmenter: Segmenter
+) -> Version:
+    last = list(segmenter.finish())
+    digest = segmenter.digest(write.encoded_metadata)
+    async with database.transaction() as conn:
+        state = await versions.lock_open(conn, file, version, write.idempotency_key)
+        settled = await _settled(conn, write, state, segmenter, digest)
+        if settled is not None:
+            await versions.abandon(conn, state, version)
+            return settled
+        stored = await _store(conn, state, last, streamed=True)
+        whole = await versions.extend(conn, file, version, stored)
+        committed = await versions.commit(conn, file, version, digest)
+        await versions.record_idempotency_key(conn, file, write.idempotency_key, version, digest)
+        await versions.log_version(
+            conn,
+            write.collection,
+            state,
+            version,
+            added=stored.added,
+            shared=stored.shared,
+            carried=stored.carried,
+            manifest=whole.segments,
+            then=[versions.committed_event(state, version)],
+        )
+    return msgspec.structs.replace(
+        _value(write, state, version, NOTHING_STORED, committed=committed),
+        chunks=whole.chunks,
+        reused=whole.reused,
+        added=whole.added,
+    )
+
+
+async def _give_up(database: Database, state: FileState, version: int) -> None:
+    """Abandons the open version; where the database is gone, its deadline does."""
+    try:
+        async with database.transaction() as conn:
+            await conn.execute(versions.VERSIONS.lock_known_file, {"file": state.file})
+            await versions.abandon(conn, state, version)
+    except Exception:  # noqa: BLE001 - the error that ended the append is the one to report
+        return
+
+
+# --- storing segments ---------------------------------------------------------------------------
+
+
+async def _store(
+    conn: AsyncConnection[Any], state: FileState, drafts: Sequence[Draft], *, streamed: bool
+) -> Stored:
+    """Stores the segments and chunks that the file lacks, and names those that it holds."""
+    is_new_file = state.last_version == 0
+    known = {} if is_new_file else await manifests.known_segments(conn, state.file, drafts)
+    fresh = {draft.digest: draft for draft in drafts if draft.digest not in known}
+    wanted = {chunk.hash: chunk for draft in fresh.values() for chunk in draft.chunks}
+    if is_new_file or not wanted:
+        held: dict[bytes, ChunkId] = {}
+    elif streamed:
+        held = await payload.find_by_hash(conn, state.file, wanted.values())
+    else:
+        held = await _match(conn, state, wanted, known)
+    missing = [chunk for hash, chunk in wanted.items() if hash not in held]
+    added = await payload.insert(conn, state.file, missing)
+    ids = held | {chunk.hash: chunk_id for chunk, chunk_id in zip(missing, added, strict=True)}
+    if fresh:
+        new_segments = await manifests.insert_segments(conn, state.file, list(fresh.values()), ids)
+    else:
+        new_segments = {}
+    numbers = known | new_segments
+    return Stored(
+        segments=[numbers[draft.digest] for draft in drafts],
+        bases=[draft.bases for draft in drafts],
+        shared=sorted({numbers[draft.digest] for draft in drafts if draft.digest in known}),
+        added=added,
+        carried=[held[hash] for hash in wanted if hash in held],
+        chunks=sum(len(draft.chunks) for draft in drafts),
+    )
+
+
+async def _match(
+    conn: AsyncConnection[Any],
+    state: FileState,
+    wanted: dict[bytes, Prepared],
+    known: dict[bytes, SegmentId],
+) -> dict[bytes, ChunkId]:
+    """Finds the file's chunks in the segments of its latest version and target, matched in the client.
+
+    The segments that the append rewrites come first; a few chunks that are still unknown then, which may
+    have moved in from a segment that stays, are looked up by index, many in the segments that stay.
+    """
+    listed = {*state.latest_segments, *state.target_segments}
+    staying = listed & set(known.values())
+    found = await manifests.hashes_of(conn, listed - staying)
+    held = {hash: found[hash] for hash in wanted if hash in found}
+    unknown = [chunk for hash, chunk in wanted.items() if hash not in held]
+    if not unknown or not staying:
+        return held
+    if len(unknown) <= 64 * len(staying):
+        return held | await payload.find_by_hash(conn, state.file, unknown)
+    found = await manifests.hashes_of(conn, staying)
+    return held | {chunk.hash: found[chunk.hash] for chunk in unknown if chunk.hash in found}
+
+
+# --- batches ------------------------------------------------------------------------------------
+
+
+async def _batches(source: ChunkSource, *, headings: bool) -> AsyncIterator[list[Prepared]]:
+    """The chunks, checked and hashed, in batches of bounded count and size."""
+    batch: list[Prepared] = []
+    size = position = 0
+    async for piece in _pieces(source):
+        for chunk in piece:
+            if not isinstance(chunk, Chunk):
+                raise InvalidInput(f"chunks[{position}]", chunk, "a chunk is a Chunk")
+            batch.append(payload.prepare(chunk, headings=headings, position=position))
+            size += len(batch[-1].content)
+            position += 1
+            if len(batch) >= BATCH_CHUNKS or size >= BATCH_BYTES:
+                yield batch
+                batch, size = [], 0
+    if batch:
+        yield batch
+
+
+async def _pieces(source: ChunkSource) -> AsyncIterator[list[Chunk]]:
+    """The source in pieces, so that no async step is paid for each chunk of a plain iterable."""
+    if isinstance(source, AsyncIterable):
+        async for chunk in source:
+            yield [chunk]
+    elif isinstance(source, Iterable) and not isinstance(source, str | bytes):
+        iterator = iter(source)
+        while piece := list(islice(iterator, 256)):
+            yield piece
+            await anyio.lowlevel.checkpoint()
+    else:
+        raise InvalidInput("chunks", source, "chunks are an iterable or async iterable of Chunk")
+
+
+async def _chained(
+    first: list[Prepared], second: list[Prepared], rest: AsyncIterator[list[Prepared]]
+) -> AsyncIterator[list[Prepared]]:
+    yield first
+    yield second
+    async for batch in rest:
+        yield batch
+
+
+def _value(
+    write: Write,
+    state: FileState,
+    number: int,
+    stored: Stored,
+    *,
+    committed: Committed | None = None,
+    unchanged: bool = False,
+    tombstone: bool = False,
+) -> Version:
+    return Version(
+        collection=write.collection_name,
+        key=write.key,
+        number=number,
+        chunks=stored.chunks,
+        reused=stored.reused,
+        added=len(stored.added),
+        unchanged=unchanged,
+        tombstone=tombstone,
+        target=number > state.latest or number == state.target,
+        replaced_rollback_to=None if unchanged or number < state.latest else state.rolled_back_to,
+        metadata=write.metadata,
+        committed_at=None if committed is None else committed.committed_at,
+    )

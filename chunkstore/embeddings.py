@@ -1,0 +1,199 @@
+"""Embeddings: what a range owes, copies of equal texts, the store by exact chunk version, dead letters.
+
+Keeps rules 10 to 14 and invariant 4 (no embedding without its chunk version, one a chunk and model).
+"""
+
+import struct
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+import msgspec
+import numpy as np
+import psycopg
+from psycopg import AsyncConnection
+from psycopg.adapt import Dumper
+from psycopg.pq import Format
+
+from chunkstore import log, rows, versions
+from chunkstore.chunks import model_text
+from chunkstore.errors import UnknownDeadLetter
+from chunkstore.events import DeadLetterDiscarded, DeadLetterRetried
+from chunkstore.leases import Lease
+from chunkstore.model import ChunkId, CollectionId, FileId, ModelId
+from chunkstore.statements import load
+
+EMBEDDINGS = load("embeddings")
+
+
+class Owed(msgspec.Struct, frozen=True):
+    """A chunk that needs an embedding, with the exact text that the model is to be given."""
+
+    chunk_id: ChunkId
+    collection: CollectionId
+    text_hash: bytes
+    text: str
+
+
+class _OwedRow(msgspec.Struct, frozen=True):
+    chunk_id: ChunkId
+    collection: CollectionId
+    text_hash: bytes
+    content: str
+    headings: list[Any] | None
+
+
+class Copied(msgspec.Struct, frozen=True):
+    """A vector that the collection holds already for a text: `(d,) float32` values."""
+
+    collection: CollectionId
+    text_hash: bytes
+    vector: list[float]
+
+
+class DeadLetter(msgspec.Struct, frozen=True):
+    """One chunk that a consumer gave up on, with its error; the error's text stays out of the log (rule 14)."""
+
+    chunk_id: ChunkId
+    key: str
+    model: str
+    state: str
+    attempts: int
+    error: str
+    failed_at: datetime
+
+
+async def owed(conn: AsyncConnection[Any], lease: Lease, model: ModelId) -> list[Owed]:
+    """The chunks of the range that are needed and lack the model's embedding, in order of id."""
+    params = {"partition": lease.partition, "lo": lease.lo, "hi": lease.hi, "model": model}
+    found = await rows.fetch_all(conn, EMBEDDINGS.read_range, params, row=_OwedRow)
+    return [
+        Owed(row.chunk_id, row.collection, row.text_hash, model_text(row.content, row.headings))
+        for row in found
+    ]
+
+
+async def copies(
+    conn: AsyncConnection[Any], wanted: Sequence[Owed], model: ModelId
+) -> dict[tuple[CollectionId, bytes], list[float]]:
+    """Vectors that the collections hold for these texts, carried by the caller from here on (rule 12)."""
+    if not wanted:
+        return {}
+    params = {
+        "collections": [chunk.collection for chunk in wanted],
+        "text_hashes": [chunk.text_hash for chunk in wanted],
+        "model": model,
+    }
+    found = await rows.fetch_all(conn, EMBEDDINGS.copies, params, row=Copied)
+    return {(row.collection, row.text_hash): row.vector for row in found}
+
+
+async def complete(
+    conn: AsyncConnection[Any],
+    lease: Lease,
+    model: ModelId,
+    chunks: Sequence[ChunkId],
+    vectors: np.ndarray,
+) -> list[ChunkId]:
+    """Stores `vectors`, `(len(chunks), d) float32` in the order of `chunks`, and marks the range done.
+
+    Chunks that are gone are passed over; a chunk that has its embedding keeps it (rule 13). Returns the
+    chunks that were new. Raises LeaseLost, and then nothing was written.
+    """
+    params = lease.key | {
+        "model": model,
+        "chunks": list(chunks),
+        "vectors": RealArray(vectors),
+        "dimensions": vectors.shape[1] if vectors.ndim == 2 else 0,
+    }
+    return await rows.fetch_value(conn, EMBEDDINGS.complete, params)
+
+
+async def dead_letter(
+    conn: AsyncConnection[Any], lease: Lease, model: ModelId, chunk: ChunkId, error: str
+) -> bool:
+    """Gives the chunk up, unless it is gone or embedded meanwhile, and marks its range done. Raises LeaseLost."""
+    params = lease.key | {"model": model, "chunk": chunk, "error": error}
+    return await rows.fetch_value(conn, EMBEDDINGS.dead_letter, params)
+
+
+# --- dead letters -------------------------------------------------------------------------------
+
+
+async def dead_letters(conn: AsyncConnection[Any], collection: CollectionId) -> list[DeadLetter]:
+    """The dead letters of a collection, oldest first."""
+    return await rows.fetch_all(conn, EMBEDDINGS.dead_letters, {"collection": collection}, row=DeadLetter)
+
+
+async def retry(
+    conn: AsyncConnection[Any], collection: CollectionId, chunk: ChunkId, model: ModelId
+) -> None:
+    """Takes a dead letter back and logs its chunk again. Raises UnknownDeadLetter."""
+    file, partition, target = await _locked_dead_letter(conn, collection, chunk, model)
+    if await rows.fetch_value(conn, EMBEDDINGS.retry, {"chunk": chunk, "model": model}) is None:
+        raise _unknown(chunk)
+    retried = DeadLetterRetried(file=file, model=model, chunk=chunk)
+    await log.append(conn, partition, [retried, *log.runs_of(file, target, [chunk])])
+
+
+async def discard(
+    conn: AsyncConnection[Any], collection: CollectionId, chunk: ChunkId, model: ModelId
+) -> None:
+    """Lets versions activate without the chunk (rule 16). Raises UnknownDeadLetter."""
+    file, partition, _ = await _locked_dead_letter(conn, collection, chunk, model)
+    if await rows.fetch_value(conn, EMBEDDINGS.discard, {"chunk": chunk, "model": model}) is None:
+        raise _unknown(chunk)
+    await log.append(conn, partition, [DeadLetterDiscarded(file=file, model=model, chunk=chunk)])
+
+
+class _Naming(msgspec.Struct, frozen=True):
+    partition: int
+    target: int
+
+
+async def _locked_dead_letter(
+    conn: AsyncConnection[Any], collection: CollectionId, chunk: ChunkId, model: ModelId
+) -> tuple[FileId, int, int]:
+    """Locks the file of a dead letter; returns it with its partition and its target."""
+    params = {"chunk": chunk, "model": model, "collection": collection}
+    file = await rows.fetch_value(conn, EMBEDDINGS.file_of_dead_letter, params)
+    if file is None:
+        raise _unknown(chunk)
+    await conn.execute(versions.VERSIONS.lock_known_file, {"file": file})
+    naming = await rows.fetch_one(conn, EMBEDDINGS.version_naming, {"file": file}, row=_Naming)
+    assert naming is not None, "a file's row is never deleted"
+    return file, naming.partition, naming.target
+
+
+def _unknown(chunk: ChunkId) -> UnknownDeadLetter:
+    return UnknownDeadLetter(f"chunk_id: no dead letter is kept for chunk {chunk} and this model")
+
+
+# --- vectors on the wire ------------------------------------------------------------------------
+
+
+class RealArray:
+    """A float32 array of any shape, sent flat as `real[]`."""
+
+    def __init__(self, values: np.ndarray) -> None:
+        self.values = values
+
+
+class RealArrayDumper(Dumper):
+    """Sends a RealArray in Postgres's binary array format without a Python object a number."""
+
+    format = Format.BINARY
+    oid = 1021  # real[]
+
+    def dump(self, obj: RealArray) -> bytes:
+        """The array: dimensions, null flag, element type, length and lower bound, then length-prefixed values."""
+        flat = np.ascontiguousarray(obj.values, dtype=np.float32).reshape(-1)
+        if not flat.size:
+            return struct.pack(">iii", 0, 0, 700)
+        elements = np.empty(flat.size, dtype=[("length", ">i4"), ("value", ">f4")])
+        elements["length"] = 4
+        elements["value"] = flat
+        return struct.pack(">iiiii", 1, 0, 700, flat.size, 1) + elements.tobytes()
+
+
+psycopg.adapters.register_dumper(RealArray, RealArrayDumper)

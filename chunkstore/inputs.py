@@ -1,0 +1,125 @@
+"""Checks what callers hand in, before anything is written: each error names field, value and what is allowed."""
+
+import math
+from typing import Any
+
+import msgspec
+
+from chunkstore.errors import InvalidInput
+from chunkstore.model import Metadata, Place
+from chunkstore.settings import (
+    MAX_CONTENT_BYTES,
+    MAX_IDEMPOTENCY_KEY_BYTES,
+    MAX_K,
+    MAX_KEY_BYTES,
+    MAX_METADATA_BYTES,
+    MAX_METADATA_DEPTH,
+)
+
+_INT4_MAX = 2**31 - 1
+
+
+def checked_key(key: object, field: str = "key", limit: int = MAX_KEY_BYTES) -> str:
+    """The key as it is. Raises InvalidInput unless it is text of 1 to `limit` UTF-8 bytes without NUL."""
+    allowed = f"a key is text of 1 to {limit} UTF-8 bytes without NUL or lone surrogates"
+    if not isinstance(key, str) or not 1 <= len(_utf8(key, field, allowed)) <= limit or "\0" in key:
+        raise InvalidInput(field, key, allowed)
+    return key
+
+
+def checked_idempotency_key(key: object) -> str | None:
+    """The idempotency key, or None where none was given."""
+    return None if key is None else checked_key(key, "idempotency_key", MAX_IDEMPOTENCY_KEY_BYTES)
+
+
+def checked_content(content: object, position: int) -> bytes:
+    """The chunk's content as UTF-8. Raises InvalidInput for empty, too long, NUL or lone surrogates."""
+    field = f"chunks[{position}].content"
+    allowed = f"content is text of 1 to {MAX_CONTENT_BYTES} UTF-8 bytes without NUL or lone surrogates"
+    if not isinstance(content, str):
+        raise InvalidInput(field, content, allowed)
+    encoded = _utf8(content, field, allowed)
+    if not 1 <= len(encoded) <= MAX_CONTENT_BYTES or b"\0" in encoded:
+        raise InvalidInput(field, content, allowed)
+    return encoded
+
+
+def checked_place(place: object, position: int) -> Place | None:
+    """The place as it is. Raises InvalidInput for negative or reversed offsets, or pages and lines below 1."""
+    if place is None:
+        return None
+    field = f"chunks[{position}].place"
+    if not isinstance(place, Place):
+        raise InvalidInput(field, place, "a place is a Place or None")
+    for name, least in (("start", 0), ("end", 0), ("page", 1), ("line", 1)):
+        value = getattr(place, name)
+        if value is not None and (type(value) is not int or not least <= value <= _INT4_MAX):
+            raise InvalidInput(f"{field}.{name}", value, f"an integer from {least} to {_INT4_MAX}, or None")
+    if place.start is not None and place.end is not None and place.end < place.start:
+        raise InvalidInput(f"{field}.end", place.end, f"at least the start, {place.start}")
+    return place
+
+
+def checked_metadata(metadata: object, field: str) -> bytes:
+    """The metadata as JSON with sorted keys. Raises InvalidInput unless it is a JSON object within the limits."""
+    if not isinstance(metadata, dict):
+        raise InvalidInput(field, metadata, "metadata is a JSON object (a dict)")
+    _check_json(metadata, field, depth=1)  # pyright: ignore[reportUnknownArgumentType]
+    try:
+        encoded = msgspec.json.encode(metadata, order="deterministic")
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        raise InvalidInput(field, metadata, f"metadata is a JSON object: {error}") from error
+    if len(encoded) > MAX_METADATA_BYTES:
+        raise InvalidInput(field, f"{len(encoded)} bytes", f"at most {MAX_METADATA_BYTES} bytes of JSON")
+    return encoded
+
+
+def _check_json(value: Any, field: str, depth: int) -> None:
+    if depth > MAX_METADATA_DEPTH:
+        raise InvalidInput(field, "a deeper nesting", f"at most {MAX_METADATA_DEPTH} levels")
+    if isinstance(value, str):
+        allowed = "text without NUL or lone surrogates"
+        if b"\0" in _utf8(value, field, allowed):
+            raise InvalidInput(field, value, allowed)
+    elif isinstance(value, dict):
+        for name, inner in value.items():  # pyright: ignore[reportUnknownVariableType]
+            if not isinstance(name, str):
+                raise InvalidInput(field, name, "keys of JSON objects are text")
+            _check_json(name, f"{field} key", depth)
+            _check_json(inner, f"{field}.{name[:40]}", depth + 1)
+    elif isinstance(value, list | tuple):
+        for i, inner in enumerate(value):  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
+            _check_json(inner, f"{field}[{i}]", depth + 1)
+    elif isinstance(value, float):
+        if not math.isfinite(value):
+            raise InvalidInput(field, value, "a finite number: JSON has no NaN and no infinity")
+    elif not (value is None or isinstance(value, bool | int)):
+        raise InvalidInput(field, value, "JSON holds objects, arrays, text, numbers, true, false and null")
+
+
+def checked_version(number: object, field: str, least: int = 1) -> int:
+    """The version number. Raises InvalidInput unless it is an integer from `least` on."""
+    if type(number) is not int or not least <= number <= _INT4_MAX:
+        raise InvalidInput(field, number, f"an integer from {least} to {_INT4_MAX}")
+    return number
+
+
+def checked_k(k: object) -> int:
+    """The number of hits wanted. Raises InvalidInput unless it is an integer from 1 to MAX_K."""
+    if type(k) is not int or not 1 <= k <= MAX_K:
+        raise InvalidInput("k", k, f"an integer from 1 to {MAX_K}")
+    return k
+
+
+def checked_timeout(timeout: object) -> float:
+    """The timeout in seconds. Raises InvalidInput unless it is a number from 0 on."""
+    if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not timeout >= 0:
+        raise InvalidInput("timeout", timeout, "a number of seconds from 0 on")
+    return float(timeout)
+
+
+def _utf8(text: str, field: str, allowed: str) -> bytes:
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        raise InvalidInput(field, text, allowed) from None

@@ -1,0 +1,96 @@
+"""The log: appends runs of events to a partition and reads them back.
+
+Keeps invariant 1 (offsets are dense): the partition's row is locked, the largest offset is read in the
+next statement, and nothing is inserted but behind it (`append_events` in the migrations).
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import msgspec
+from psycopg import AsyncConnection
+
+from chunkstore import events as log_events
+from chunkstore import rows
+from chunkstore.events import ChunksAppended, Event
+from chunkstore.model import ChunkId, FileId, ModelId
+from chunkstore.settings import EVENT_CHUNKS
+from chunkstore.statements import load
+
+LOG = load("log")
+
+
+class Recorded(msgspec.Struct, frozen=True):
+    """An event of the log and the offsets `first … last` of its partition that it covers."""
+
+    first: int
+    last: int
+    event: Event
+
+
+class _Row(msgspec.Struct, frozen=True):
+    last_offset: int
+    n: int
+    type: str
+    file: int | None
+    version: int | None
+    first_chunk: int | None
+    chunks: list[int] | None
+    data: dict[str, Any] | None
+
+
+async def append(conn: AsyncConnection[Any], partition: int, events: Iterable[Event]) -> int:
+    """Appends the events in their order; returns the offset after the last one.
+
+    Takes the partition's lock, the last in the lock order, and holds it until the transaction ends.
+    """
+    encoded = msgspec.json.encode([_encoded(event) for event in events])
+    return await rows.fetch_value(conn, LOG.append, {"partition": partition, "events": encoded.decode()})
+
+
+async def read(conn: AsyncConnection[Any], partition: int, start: int, limit: int) -> list[Recorded]:
+    """Up to `limit` events that cover offsets from `start` on."""
+    params = {"partition": partition, "start": start, "limit": limit}
+    found = await rows.fetch_all(conn, LOG.read, params, row=_Row)
+    return [_recorded(row) for row in found]
+
+
+async def head(conn: AsyncConnection[Any], partition: int) -> int:
+    """The offset that the next event of the partition will begin at."""
+    return await rows.fetch_value(conn, LOG.head, {"partition": partition})
+
+
+async def models_under_lock(conn: AsyncConnection[Any], partition: int, collection: int) -> set[ModelId]:
+    """Locks the partition; returns the collection's models as they are under the lock (rule 9)."""
+    params = {"partition": partition, "collection": collection}
+    return set(await rows.fetch_value(conn, LOG.models_under_lock, params))
+
+
+def runs_of(file: FileId, version: int, chunks: Sequence[ChunkId]) -> Iterator[ChunksAppended]:
+    """Events that log the chunks: consecutive ids in one run, at most 1,024 chunks an event."""
+    for start in range(0, len(chunks), EVENT_CHUNKS):
+        yield ChunksAppended(file=file, version=version, chunks=tuple(chunks[start : start + EVENT_CHUNKS]))
+
+
+def _encoded(event: Event) -> dict[str, Any]:
+    fields: dict[str, Any] = {"type": log_events.name_of(event), "file": event.file, "version": event.version}
+    chunks: Sequence[int] | None = getattr(event, "chunks", None)
+    if chunks is not None:
+        if event.chunk_offsets:
+            fields["n"] = len(chunks)
+        if chunks[-1] - chunks[0] == len(chunks) - 1 and event.chunk_offsets:
+            fields["first_chunk"] = chunks[0]
+        else:
+            fields["chunks"] = chunks
+    data = log_events.data_of(event)
+    if data:
+        fields["data"] = data
+    return fields
+
+
+def _recorded(row: _Row) -> Recorded:
+    chunks = row.chunks
+    if row.first_chunk is not None:
+        chunks = list(range(row.first_chunk, row.first_chunk + row.n))
+    event = log_events.decode(row.type, row.file, row.version, chunks, row.data)
+    return Recorded(row.last_offset - row.n + 1, row.last_offset, event)

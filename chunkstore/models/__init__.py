@@ -1,0 +1,9 @@
+"""What a model is, and how one is opened by its spec.
+
+Implementations are imported late: importing this package loads neither torch nor a tokenizer.
+"""
+
+from chunkstore.models.protocol import Distance, Model, ModelDescription
+from chunkstore.models.specs import describe, open_model, spec_of
+
+__all__ = ["Distance", "Model", "ModelDescription", "describe", "open_model", "spec_of"]

@@ -1,0 +1,63 @@
+"""The protocol of a model: a name, the shape of its vectors, the distance they are made for, `embed`.
+
+Ten lines are a model:
+
+    class Lengths:
+        name = "lengths"
+        dimensions = 2
+        distance = "l2"
+
+        def embed(self, texts):
+            rows = [(len(text), text.count(" ")) for text in texts]
+            return np.array(rows, dtype=np.float32).reshape(len(rows), 2)
+
+    collection = await store.collection("notes", model=Lengths())
+"""
+
+from collections.abc import Sequence
+from typing import Literal, Protocol, runtime_checkable
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+Distance = Literal["cosine", "l2", "ip"]
+
+
+@runtime_checkable
+class Model(Protocol):
+    """Turns texts into vectors.
+
+    The same name must always mean the same vectors: the name is what a collection remembers.
+    """
+
+    @property
+    def name(self) -> str:
+        """The name under which a collection keeps this model's vectors."""
+        ...
+
+    @property
+    def dimensions(self) -> int:
+        """The length of every vector."""
+        ...
+
+    @property
+    def distance(self) -> Distance:
+        """The distance by which these vectors are compared."""
+        ...
+
+    def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """One vector a text, in the order of the texts: `(n, dimensions) float32`.
+
+        Blocking; called in a worker thread, one call at a time. May raise anything: the caller
+        halves the batch and tries again.
+        """
+        ...
+
+
+class ModelDescription(msgspec.Struct, frozen=True):
+    """What a collection keeps of a model, and checks it against later."""
+
+    name: str
+    dimensions: int
+    distance: Distance

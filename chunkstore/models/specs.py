@@ -1,0 +1,96 @@
+"""Opens a model by its spec, and says what a model is without loading it where that is possible.
+
+Specs: `hashing:D`, `minilm`, `sentence-transformers:PATH`.
+"""
+
+from typing import get_args
+
+from chunkstore.errors import InvalidInput, UnknownModel
+from chunkstore.models.protocol import Distance, Model, ModelDescription
+
+MAX_HASHING_DIMENSIONS = 4096
+DEFAULT_HASHING_DIMENSIONS = 256
+MAX_DIMENSIONS = 16_000
+"""What the column type of the embeddings can hold."""
+
+MINILM = ModelDescription("all-MiniLM-L6-v2", 384, "cosine")
+
+_SPECS = "one of: hashing:D (D from 1 to 4096), minilm, sentence-transformers:PATH"
+_DISTANCES: tuple[str, ...] = get_args(Distance)
+
+
+def open_model(spec: str, *, device: str | None = None) -> Model:
+    """The model that `spec` names, ready to embed.
+
+    `device` (`cpu`, `cuda`, `mps`) is for models that run on one; the best there is unless given.
+    Raises InvalidInput for a malformed spec, UnknownModel for a name that nothing answers to,
+    MissingExtra where the library that runs it is not installed.
+    """
+    kind, argument = _parsed(spec)
+    if kind == "hashing":
+        from chunkstore.models.hashing import HashingModel
+
+        return HashingModel(_hashing_dimensions(spec, argument))
+    from chunkstore.models.sentence_transformers import SentenceTransformersModel, minilm_path
+
+    if kind == "minilm":
+        return SentenceTransformersModel(minilm_path(), device=device, name=MINILM.name)
+    return SentenceTransformersModel(argument, device=device)
+
+
+def describe(model: Model | str) -> ModelDescription:
+    """Name, dimensions and distance of a model or of a spec.
+
+    A spec is loaded only if its dimensions are not known without (`sentence-transformers:PATH`).
+    Raises InvalidInput if what the model says of itself cannot be stored.
+    """
+    if isinstance(model, Model):
+        return _checked(ModelDescription(model.name, model.dimensions, model.distance))
+    kind, argument = _parsed(model)
+    if kind == "hashing":
+        dimensions = _hashing_dimensions(model, argument)
+        return ModelDescription(f"hashing-{dimensions}", dimensions, "cosine")
+    return MINILM if kind == "minilm" else describe(open_model(model))
+
+
+def _parsed(spec: object) -> tuple[str, str]:
+    if not isinstance(spec, str) or not spec.strip():
+        raise InvalidInput("model", spec, _SPECS)
+    kind, colon, argument = spec.partition(":")
+    if kind not in ("hashing", "minilm", "sentence-transformers"):
+        raise UnknownModel(f"no model answers to {ascii(spec)[:80]}; known is {_SPECS}")
+    if (kind == "minilm" and colon) or (kind == "sentence-transformers" and not argument.strip()):
+        raise InvalidInput("model", spec, _SPECS)
+    if kind == "hashing" and not colon:
+        argument = str(DEFAULT_HASHING_DIMENSIONS)
+    return kind, argument
+
+
+def _hashing_dimensions(spec: str, argument: str) -> int:
+    digits = argument if argument.isascii() and argument.isdigit() and len(argument) <= 4 else "0"
+    if not 1 <= int(digits) <= MAX_HASHING_DIMENSIONS:
+        raise InvalidInput("model", spec, f"hashing:D with D an integer from 1 to {MAX_HASHING_DIMENSIONS}")
+    return int(digits)
+
+
+def _checked(described: ModelDescription) -> ModelDescription:
+    name: object = described.name
+    if (
+        not isinstance(name, str)
+        or not 1 <= len(name.encode(errors="replace")) <= 200
+        or not name.isprintable()
+    ):
+        raise InvalidInput("model.name", name, "printable text of 1 to 200 UTF-8 bytes")
+    if type(described.dimensions) is not int or not 1 <= described.dimensions <= MAX_DIMENSIONS:
+        raise InvalidInput("model.dimensions", described.dimensions, f"an integer from 1 to {MAX_DIMENSIONS}")
+    if described.distance not in _DISTANCES:
+        raise InvalidInput("model.distance", described.distance, f"one of {', '.join(_DISTANCES)}")
+    return described
+
+
+def spec_of(name: str) -> str | None:
+    """The spec that opens the model of this stored name, where the name alone tells."""
+    if name == MINILM.name:
+        return "minilm"
+    kind, dash, dimensions = name.partition("-")
+    return f"hashing:{dimensions}" if kind == "hashing" and dash else None

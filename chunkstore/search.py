@@ -1,0 +1,133 @@
+"""Search: the one statement that reads the projections, and waiting for a version to be active.
+
+Keeps invariant 6 (a search sees each file at one complete version at most): one statement, one snapshot.
+"""
+
+from typing import Any
+
+import msgspec
+import numpy as np
+from psycopg import AsyncConnection, sql
+
+from chunkstore import rows
+from chunkstore.errors import InvalidInput, NeverActive, UnknownFile
+from chunkstore.model import ChunkId, FileId, Hit, Hits, ModelId, Place
+from chunkstore.search_tables import CollectionModel
+from chunkstore.statements import load
+
+SEARCH = load("search")
+
+_OPERATORS = {"cosine": "<=>", "l2": "<->", "ip": "<#>"}
+
+# The index scan goes on until k active rows are found, whatever lies superseded between them.
+_ITERATIVE = b"SET LOCAL hnsw.iterative_scan = relaxed_order"
+
+
+class _Row(msgspec.Struct, frozen=True):
+    key: str
+    version: int
+    chunk_id: ChunkId
+    distance: float
+    content: str
+    metadata: dict[str, Any]
+    ordinal: int
+    start: int | None
+    end: int | None
+    page: int | None
+    line: int | None
+
+
+def checked_vector(vector: object, model: CollectionModel) -> np.ndarray:
+    """The query as `(d,) float32`. Raises InvalidInput for a wrong length, NaN, infinity, or zero under cosine."""
+    allowed = f"{model.dimensions} finite numbers, as the model {model.name!r} gives"
+    try:
+        query = np.asarray(vector, dtype=np.float32)
+    except (TypeError, ValueError) as error:
+        raise InvalidInput("vector", type(vector).__name__, allowed) from error
+    if query.shape != (model.dimensions,):
+        raise InvalidInput("vector", f"an array of shape {query.shape}", allowed)
+    with np.errstate(over="ignore"):
+        halved = query.astype(np.float16)
+    if not np.isfinite(halved).all():
+        raise InvalidInput("vector", "NaN, infinity or a number beyond half precision", allowed)
+    if model.distance == "cosine" and not halved.any():
+        raise InvalidInput("vector", "a zero vector", "a vector with a direction: the distance is cosine")
+    return query
+
+
+async def search(conn: AsyncConnection[Any], model: CollectionModel, query: np.ndarray, k: int) -> Hits:
+    """The k nearest active chunks, best first; `exact` where no index stands."""
+    exact = not await rows.fetch_value(conn, SEARCH.has_index, {"table": f'"{model.search_table}"'})
+    if not exact:
+        await conn.execute(_ITERATIVE)
+        await conn.execute(sql.SQL("SET LOCAL hnsw.ef_search = {}").format(min(1000, max(40, k))))
+    found = await rows.fetch_all(
+        conn,
+        nearest_statement(model),
+        {"query": _literal(query), "k": k, "model": model.model},
+        row=_Row,
+    )
+    return Hits([_hit(row, model.distance) for row in found], exact=exact)
+
+
+def nearest_statement(model: CollectionModel) -> sql.Composed:
+    """The search statement of one (collection, model)."""
+    return sql.SQL(SEARCH.text("nearest")).format(  # pyright: ignore[reportArgumentType]
+        search=sql.Identifier(model.search_table),
+        active=sql.Identifier(model.active_table),
+        operator=sql.SQL(_OPERATORS[model.distance]),
+        type=sql.SQL("halfvec({})").format(sql.Literal(model.dimensions)),
+    )
+
+
+def _literal(query: np.ndarray) -> str:
+    return "[" + ",".join(map(str, query.tolist())) + "]"
+
+
+def _hit(row: _Row, distance: str) -> Hit:
+    place = Place(row.start, row.end, row.page, row.line)
+    return Hit(
+        key=row.key,
+        version=row.version,
+        ordinal=row.ordinal,
+        place=None if place == Place() else place,
+        score=1.0 - row.distance if distance == "cosine" else -row.distance,
+        content=row.content,
+        metadata=row.metadata,
+        chunk_id=row.chunk_id,
+    )
+
+
+class _Standing(msgspec.Struct, frozen=True):
+    erased: bool
+    target: int
+    state: str | None
+    active: int | None
+    dead_letter: bool
+
+
+async def is_active(conn: AsyncConnection[Any], file: FileId, version: int, model: ModelId) -> bool:
+    """Whether this version or a later one is active.
+
+    Raises NeverActive where it cannot become so any more: collected, abandoned, erased, rolled back, or
+    waiting on a dead letter.
+    """
+    params = {"file": file, "version": version, "model": model}
+    standing = await rows.fetch_one(conn, SEARCH.standing, params, row=_Standing)
+    if standing is None:
+        raise UnknownFile(f"file {file} is not in this store")
+    if standing.erased:
+        raise NeverActive(f"version {version} was erased with its file")
+    if standing.active is not None and standing.active >= version:
+        return True
+    if standing.state in ("collected", "abandoned"):
+        raise NeverActive(f"version {version} was {standing.state} before it became active")
+    if standing.target < version:
+        raise NeverActive(f"version {version} is not the target any more: version {standing.target} is")
+    if standing.dead_letter:
+        raise NeverActive(
+            f"version {version} waits on a dead letter; see `dead_letters`, then retry or discard it"
+        )
+    return False
+
+

@@ -1,0 +1,51 @@
+"""The tables that a search of one (collection, model) reads: vectors with their index, and membership.
+
+One pair for every (collection, model), so that an index holds nothing that its searches cannot want.
+"""
+
+from typing import Any
+
+import msgspec
+from psycopg import AsyncConnection, sql
+
+from chunkstore.model import CollectionId, ModelId
+from chunkstore.statements import load
+
+COLLECTIONS = load("collections")
+
+HALFVEC_MAX_DIMENSIONS = 4000
+"""Most dimensions that an HNSW index over halfvec takes; longer vectors are searched exactly."""
+
+
+class ModelRow(msgspec.Struct, frozen=True):
+    """A model as the store knows it."""
+
+    model: ModelId
+    name: str
+    dimensions: int
+    distance: str
+
+
+class CollectionModel(ModelRow, frozen=True):
+    """A model of one collection, with the tables that its searches read."""
+
+    search_table: str
+    active_table: str
+
+
+def names(collection: CollectionId, model: ModelId) -> tuple[str, str]:
+    """The names of the search table and the active table."""
+    return f"search_{collection}_{model}", f"active_{collection}_{model}"
+
+
+async def create(
+    conn: AsyncConnection[Any], search_table: str, active_table: str, dimensions: int
+) -> None:
+    """Creates an empty pair; vectors are kept in half precision."""
+    kind = sql.SQL("halfvec({})").format(sql.Literal(dimensions))
+    create_search = sql.SQL(COLLECTIONS.text("create_search_table")).format(  # pyright: ignore[reportArgumentType]
+        search=sql.Identifier(search_table), type=kind
+    )
+    await conn.execute(create_search)
+    await conn.execute(COLLECTIONS.with_tables("keep_no_samples", search=search_table))
+    await conn.execute(COLLECTIONS.with_tables("create_active_table", active=active_table))

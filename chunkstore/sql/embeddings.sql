@@ -1,0 +1,124 @@
+-- name: read_range
+-- The chunks of a range that the model still owes an embedding, in order of id.
+-- Needed means: in the manifest of the target or of an open version. The version that the event names is
+-- asked first; only where it is neither are the manifests searched, by id range (rule 10).
+WITH logged AS MATERIALIZED (
+    SELECT DISTINCT e.file, e.version, c.chunk_id
+    FROM events e
+    CROSS JOIN LATERAL (
+        SELECT coalesce(e.chunks[i], e.first_chunk + i - 1) AS chunk_id
+        FROM generate_series(
+            greatest(1, %(lo)s - (e.last_offset - e.n)),
+            least(e.n, %(hi)s - 1 - (e.last_offset - e.n))
+        ) AS i
+    ) AS c
+    WHERE e.partition = %(partition)s
+      AND e.last_offset >= %(lo)s
+      AND e.last_offset < %(hi)s + 1024
+      AND e.last_offset - e.n + 1 < %(hi)s
+      AND e.type = 'chunks_appended'
+    ORDER BY e.file, e.version, c.chunk_id
+),
+runs AS MATERIALIZED (
+    SELECT l.file, l.version, f.collection, f.target,
+           l.version = f.target OR EXISTS (
+               SELECT FROM versions v
+               WHERE v.file = l.file
+                 AND v.version = l.version
+                 AND v.state = 'open'
+           ) AS current
+    FROM (SELECT DISTINCT file, version FROM logged) AS l
+    JOIN files f ON f.file = l.file
+)
+SELECT DISTINCT ON (c.chunk_id)
+       c.chunk_id, r.collection, c.text_hash, c.content,
+       CASE WHEN k.headings THEN c.metadata -> 'headings' END AS headings
+FROM logged l
+JOIN runs r USING (file, version)
+JOIN collections k ON k.collection = r.collection
+JOIN collection_models m ON m.collection = r.collection AND m.model = %(model)s
+JOIN chunks c ON c.chunk_id = l.chunk_id
+WHERE NOT EXISTS (
+          SELECT FROM embeddings e
+          WHERE e.chunk_id = l.chunk_id
+            AND e.model = %(model)s
+      )
+  AND NOT EXISTS (
+          SELECT FROM dead_letters d
+          WHERE d.chunk_id = l.chunk_id
+            AND d.model = %(model)s
+            AND d.state = 'discarded'
+      )
+  AND (r.current OR EXISTS (
+          SELECT FROM segments s
+          WHERE s.file = l.file
+            AND s.min_chunk <= l.chunk_id
+            AND s.max_chunk >= l.chunk_id
+            AND l.chunk_id = ANY (s.chunks)
+            AND s.segment = ANY (needed_segments(l.file))
+      ))
+ORDER BY c.chunk_id;
+
+-- name: copies
+-- Vectors of the model that the collection holds already for those texts, one a text (rule 12).
+SELECT wanted.collection, wanted.text_hash, found.embedding::real[] AS vector
+FROM unnest(%(collections)s::integer[], %(text_hashes)s::bytea[]) AS wanted (collection, text_hash)
+CROSS JOIN LATERAL (
+    SELECT e.embedding
+    FROM chunks c
+    JOIN files f ON f.file = c.file AND f.collection = wanted.collection
+    JOIN embeddings e ON e.chunk_id = c.chunk_id AND e.model = %(model)s
+    WHERE c.text_hash = wanted.text_hash
+    LIMIT 1
+) AS found;
+
+-- name: complete
+-- Stores vectors by exact chunk version, logs them and marks the range done, all under the lease.
+SELECT complete(
+    %(group)s, %(partition)s, %(lo)s, %(epoch)s, %(model)s, %(chunks)s::bigint[], %(vectors)s, %(dimensions)s
+);
+
+-- name: dead_letter
+-- Gives one chunk up and marks its range done.
+SELECT dead_letter(
+    %(group)s, %(partition)s, %(lo)s, %(epoch)s, %(model)s, %(chunk)s, %(error)s
+);
+
+-- name: dead_letters
+-- The dead letters of a collection's files.
+SELECT d.chunk_id, f.key, m.name AS model, d.state, d.attempts, d.error, d.failed_at
+FROM dead_letters d
+JOIN files f ON f.file = d.file
+JOIN models m ON m.model = d.model
+WHERE f.collection = %(collection)s
+ORDER BY d.failed_at, d.chunk_id;
+
+-- name: file_of_dead_letter
+-- The file of a dead letter's chunk.
+SELECT d.file
+FROM dead_letters d
+JOIN files f ON f.file = d.file
+WHERE d.chunk_id = %(chunk)s
+  AND d.model = %(model)s
+  AND f.collection = %(collection)s;
+
+-- name: retry
+-- Takes a dead letter back; no row where it is gone.
+DELETE FROM dead_letters
+WHERE chunk_id = %(chunk)s
+  AND model = %(model)s
+RETURNING chunk_id;
+
+-- name: discard
+-- Lets versions activate without the chunk; no row where the dead letter is gone.
+UPDATE dead_letters
+SET state = 'discarded'
+WHERE chunk_id = %(chunk)s
+  AND model = %(model)s
+RETURNING chunk_id;
+
+-- name: version_naming
+-- The version that a chunk is logged for again: the target.
+SELECT f.partition, f.target
+FROM files f
+WHERE f.file = %(file)s;

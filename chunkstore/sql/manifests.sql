@@ -1,0 +1,44 @@
+-- name: known_segments
+-- The file's segments with those digests that an open or uncollected version lists. A segment that only
+-- collected versions list may be half swept already.
+SELECT DISTINCT ON (s.digest) s.digest, s.segment
+FROM segments s
+WHERE s.file = %(file)s
+  AND s.digest = ANY (%(digests)s)
+  AND EXISTS (
+      SELECT FROM versions v
+      WHERE v.file = s.file
+        AND v.state IN ('open', 'committed')
+        AND s.segment = ANY (v.segments)
+  );
+
+-- name: hashes_of
+-- The chunks of some segments with their hashes, for matching in the client.
+SELECT chunks, hashes
+FROM segments
+WHERE segment = ANY (%(segments)s);
+
+-- name: new_segments
+-- Takes segment numbers.
+SELECT nextval('segment_ids')
+FROM generate_series(1, %(count)s);
+
+-- name: insert_segment
+-- Stores one segment.
+INSERT INTO segments (segment, file, digest, min_chunk, max_chunk, chunks, hashes, starts, ends, pages, lines)
+VALUES (
+    %(segment)s, %(file)s, %(digest)s, %(min_chunk)s, %(max_chunk)s, %(chunks)s::bigint[], %(hashes)s,
+    %(starts)s::integer[], %(ends)s::integer[], %(pages)s::integer[], %(lines)s::integer[]
+);
+
+-- name: read_chunks
+-- The chunks of one segment of a version, in order, with the places that its bases give.
+SELECT c.chunk_id, %(base_ordinal)s + t.i::integer - 1 AS ordinal, c.content, c.metadata,
+       t.start + %(base_char)s AS start, t."end" + %(base_char)s AS "end",
+       t.page + %(base_page)s AS page, t.line + %(base_line)s AS line
+FROM segments s
+CROSS JOIN LATERAL unnest(s.chunks, s.starts, s.ends, s.pages, s.lines)
+    WITH ORDINALITY AS t (chunk_id, start, "end", page, line, i)
+JOIN chunks c ON c.chunk_id = t.chunk_id
+WHERE s.segment = %(segment)s
+ORDER BY t.i;
