@@ -47,13 +47,13 @@ def _as_matrix(model: Model, vectors: object, n: int) -> NDArray[np.float32]:
 
 def _faults(model: Model, array: NDArray[np.float32]) -> list[tuple[str, NDArray[np.bool_]]]:
     """Each possible fault with the rows that have it, the most telling first."""
-    magnitudes = np.abs(array)
-    largest = magnitudes.max(axis=1, initial=0.0)
+    magnitudes: NDArray[np.float32] = np.abs(array)
+    largest: NDArray[np.float32] = magnitudes.max(axis=1, initial=0.0)
     with np.errstate(over="ignore"):
-        largest_half = magnitudes.astype(np.float16).max(axis=1, initial=0.0)
-    faults = [
-        ("the vector holds NaN", np.isnan(array).any(axis=1)),
-        ("the vector holds infinity", np.isinf(array).any(axis=1)),
+        largest_half: NDArray[np.float16] = magnitudes.astype(np.float16).max(axis=1, initial=0.0)
+    faults: list[tuple[str, NDArray[np.bool_]]] = [
+        ("the vector holds NaN", np.any(np.isnan(array), axis=1)),
+        ("the vector holds infinity", np.any(np.isinf(array), axis=1)),
         (f"the vector holds a number beyond ±{HALF_MAX:g}, the range of half precision", largest > HALF_MAX),
     ]
     if model.distance == "cosine":

@@ -47,25 +47,25 @@ class HashingModel:
         tokens = [_TOKENS.findall(text.lower()) or [text] for text in texts]
         hashes, rows = _hashed(tokens)
         pair_hashes, pair_rows = _pairs(hashes, rows)
-        sums = self._summed(len(texts), hashes, rows, 1.0)
+        sums: NDArray[np.float64] = self._summed(len(texts), hashes, rows, 1.0)
         sums += self._summed(len(texts), pair_hashes, pair_rows, _PAIR_WEIGHT)
         self._fill_zeros(sums, texts)
         # Sums are multiples of a half, so every machine gets the same squares and the same norm.
-        return sums / np.sqrt((sums * sums).sum(axis=1, keepdims=True))
+        norms: NDArray[np.float64] = np.sqrt(np.square(sums).sum(axis=1, keepdims=True))
+        return sums / norms
 
     def _summed(
         self, n: int, hashes: NDArray[np.uint64], rows: NDArray[np.int64], weight: float
     ) -> NDArray[np.float64]:
-        bins = rows * self.dimensions + ((hashes >> np.uint64(33)) % np.uint64(self.dimensions)).astype(
-            np.int64
-        )
+        dimensions = (hashes >> np.uint64(33)) % np.uint64(self.dimensions)
+        bins = rows * self.dimensions + dimensions.astype(np.int64)
         signed = np.where(hashes >> np.uint64(32) & np.uint64(1), weight, -weight)
         summed = np.bincount(bins, weights=signed, minlength=n * self.dimensions)
-        return summed.reshape(n, self.dimensions)
+        return summed.astype(np.float64, copy=False).reshape(n, self.dimensions)
 
     def _fill_zeros(self, sums: NDArray[np.float64], texts: Sequence[str]) -> None:
         """Gives a text whose features cancelled each other one feature: the text itself."""
-        for row in np.flatnonzero(~sums.any(axis=1)):
+        for row in np.flatnonzero(~sums.any(axis=1)).tolist():
             sums[row, crc32(_encoded(texts[row])) % self.dimensions] = 1.0
 
 

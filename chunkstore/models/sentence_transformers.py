@@ -51,7 +51,7 @@ class SentenceTransformersModel:
         if not texts:
             return np.empty((0, self.dimensions), np.float32)
         order = np.argsort([-len(text) for text in texts], kind="stable")
-        embedded = self._model.encode(
+        embedded = self._model.encode(  # pyright: ignore[reportUnknownMemberType]
             [texts[i] for i in order],
             batch_size=_BATCH,
             show_progress_bar=False,
@@ -87,7 +87,7 @@ def _loaded(path_or_name: str | Path, device: str | None) -> "SentenceTransforme
         return SentenceTransformer(str(path_or_name), device=chosen, local_files_only=True)
     except (OSError, ValueError) as error:
         raise UnknownModel(
-            f"{path_or_name}: no folder with a sentence-transformers model and no name in this machine's cache"
+            f"{path_or_name}: no folder with a sentence-transformers model, no name in this machine's cache"
         ) from error
 
 

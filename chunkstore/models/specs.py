@@ -74,13 +74,8 @@ def _hashing_dimensions(spec: str, argument: str) -> int:
 
 
 def _checked(described: ModelDescription) -> ModelDescription:
-    name: object = described.name
-    if (
-        not isinstance(name, str)
-        or not 1 <= len(name.encode(errors="replace")) <= 200
-        or not name.isprintable()
-    ):
-        raise InvalidInput("model.name", name, "printable text of 1 to 200 UTF-8 bytes")
+    if not _is_name(described.name):
+        raise InvalidInput("model.name", described.name, "printable text of 1 to 200 UTF-8 bytes")
     if type(described.dimensions) is not int or not 1 <= described.dimensions <= MAX_DIMENSIONS:
         raise InvalidInput("model.dimensions", described.dimensions, f"an integer from 1 to {MAX_DIMENSIONS}")
     if described.distance not in _DISTANCES:
@@ -94,3 +89,7 @@ def spec_of(name: str) -> str | None:
         return "minilm"
     kind, dash, dimensions = name.partition("-")
     return f"hashing:{dimensions}" if kind == "hashing" and dash else None
+
+
+def _is_name(name: object) -> bool:
+    return isinstance(name, str) and name.isprintable() and 1 <= len(name.encode()) <= 200
