@@ -56,8 +56,9 @@ class Database:
     ) -> Self:
         """Connects to a migrated store; `settings.read` says what None means.
 
-        At most `max_size` connections. Raises at once ServerUnreachable, AuthenticationFailed, DatabaseMissing, UnsupportedServer,
-        InsufficientPrivilege, SchemaNotMigrated (not with `migrate`) or SchemaTooNew.
+        At most `max_size` connections. Raises at once ServerUnreachable, AuthenticationFailed,
+        DatabaseMissing, UnsupportedServer, InsufficientPrivilege, SchemaTooNew or, without `migrate`,
+        SchemaNotMigrated.
         """
         where = settings.read(dsn, schema=schema, data=data)
         server = None if where.dsn is not None else await embedded.acquire(where.data)

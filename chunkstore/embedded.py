@@ -29,7 +29,7 @@ from chunkstore.settings import Settings
 
 _PORT = 5432  # only a part of the socket's name: no TCP port is opened
 _START_SECONDS = 20
-_RECOVERY_SECONDS = 600
+_WAIT_SECONDS = 600  # recovery after a crash takes its time
 _SOCKET_PATH_BYTES = 100
 _SHORT = Path("/tmp")  # noqa: S108 - _make_socket_folder checks whose folder it is
 
@@ -86,9 +86,10 @@ class EmbeddedServer:
                 fcntl.flock(self._users, fcntl.LOCK_SH)
                 self._initialise()
                 self._ensure_running()
-        except PermissionError as error:
+        except OSError as error:
             self._leave()
-            raise InsufficientPrivilege(f"the data folder {self.folder} cannot be used: {error}") from error
+            kind = InsufficientPrivilege if isinstance(error, PermissionError) else DatabaseError
+            raise kind(f"the data folder {self.folder} cannot be used: {error}") from error
         except BaseException:
             self._leave()
             raise
@@ -106,7 +107,8 @@ class EmbeddedServer:
             return
         with self._alone():
             if self._is_last_user():
-                self._binaries().run("pg_ctl", "stop", "-w", "-m", "fast", "-D", str(self._postgres))
+                self._pg_ctl("stop", "-m", "fast")
+                _remove_socket_folder(self._socket, self._postgres)
             self._leave()
 
     @contextmanager
@@ -143,7 +145,7 @@ class EmbeddedServer:
         shutil.rmtree(unfinished, ignore_errors=True)
         unfinished.mkdir(mode=0o700)
         binaries.give(unfinished)
-        done = binaries.run("initdb", *_INITDB, "-D", str(unfinished))
+        done = binaries.run("initdb", *_INITDB, "-D", ".", cluster=unfinished)
         if not done.ok:
             raise DatabaseError(f"initdb failed in {unfinished}: {done.output}")
         unfinished.rename(self._postgres)
@@ -160,13 +162,16 @@ class EmbeddedServer:
         if self._answers():
             return True
         self._remove_stale_pid_file()
-        binaries = self._binaries()
-        _make_socket_folder(self._socket, self._postgres, binaries)
-        options = f"-p {_PORT} -k {shlex.quote(str(self._socket))}"
-        where = ("-D", str(self._postgres), "-l", str(self.log))
+        _make_socket_folder(self._socket, self._postgres, self._binaries())
         # Fails where another start is under way or children of a killed server still end: tried again.
-        binaries.run("pg_ctl", "start", "-w", "-t", str(_RECOVERY_SECONDS), *where, "-o", options)
+        self._pg_ctl("start", "-l", self.log.name, "-o", f"-p {_PORT} -k {shlex.quote(str(self._socket))}")
         return self._answers()
+
+    def _pg_ctl(self, *arguments: str) -> None:
+        # The folder is the current one and named ".": pg_ctl's shell would trip over a quote in its path.
+        self._binaries().run(
+            "pg_ctl", "-D", ".", "-w", "-t", str(_WAIT_SECONDS), *arguments, cluster=self._postgres
+        )
 
     def _answers(self) -> bool:
         try:
@@ -240,6 +245,11 @@ def _make_socket_folder(socket: Path, postgres: Path, binaries: Binaries) -> Non
     found = socket.lstat()
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != binaries.owner():
         raise InsufficientPrivilege(f"{socket} belongs to somebody else; the server's socket would go there")
+
+
+def _remove_socket_folder(socket: Path, postgres: Path) -> None:
+    if socket != postgres:
+        shutil.rmtree(socket, ignore_errors=True)
 
 
 def _open_lock_file(path: Path) -> int:

@@ -34,8 +34,8 @@ class Binaries(msgspec.Struct, frozen=True):
     account: pwd.struct_passwd | None
     """Who runs them where this process is root."""
 
-    def run(self, command: str, *arguments: str) -> Done:
-        """Runs one command to its end, as the account."""
+    def run(self, command: str, *arguments: str, cluster: Path) -> Done:
+        """Runs one command to its end, as the account, with the cluster's folder as the current one."""
         line = [str(self.folder / command), *arguments]
         environment = {name: value for name, value in os.environ.items() if not name.startswith("PG")}
         environment |= {"LC_ALL": "C", "LANG": "C"}
@@ -46,7 +46,7 @@ class Binaries(msgspec.Struct, frozen=True):
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                cwd="/",
+                cwd=cluster,
                 env=environment,
                 check=False,
                 user=None if self.account is None else self.account.pw_uid,
