@@ -62,6 +62,7 @@ class EmbeddedServer:
         self._postgres = folder / "postgres"
         self._socket = _socket_folder(self._postgres)
         self._users: int | None = None
+        self._process = os.getpid()
 
     @property
     def log(self) -> Path:
@@ -104,6 +105,9 @@ class EmbeddedServer:
         """Stops being a user; the last one stops the server."""
         atexit.unregister(self.release)
         if self._users is None:
+            return
+        if self._process != os.getpid() or not self.folder.exists():
+            self._leave()  # a fork of the user, whose lock it shares, or nothing left to stop
             return
         with self._alone():
             if self._is_last_user():

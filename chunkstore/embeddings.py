@@ -94,8 +94,10 @@ async def complete(
     model: ModelId,
     chunks: Sequence[ChunkId],
     vectors: np.ndarray,
+    *,
+    finished: bool = True,
 ) -> list[ChunkId]:
-    """Stores `vectors`, `(len(chunks), d) float32` in the order of `chunks`, and marks the range done.
+    """Stores `vectors`, `(len(chunks), d) float32` in the order of `chunks`; `finished` marks the range done.
 
     Chunks that are gone are passed over; a chunk that has its embedding keeps it (rule 13). Returns the
     chunks that were new. Raises LeaseLost, and then nothing was written.
@@ -105,15 +107,16 @@ async def complete(
         "chunks": list(chunks),
         "vectors": RealArray(vectors),
         "dimensions": vectors.shape[1] if vectors.ndim == 2 else 0,
+        "finished": finished,
     }
     return await rows.fetch_value(conn, EMBEDDINGS.complete, params)
 
 
 async def dead_letter(
-    conn: AsyncConnection[Any], lease: Lease, model: ModelId, chunk: ChunkId, error: str
+    conn: AsyncConnection[Any], lease: Lease, model: ModelId, chunk: ChunkId, *, attempts: int, error: str
 ) -> bool:
     """Gives the chunk up, unless it is gone or embedded meanwhile, and marks its range done. Raises LeaseLost."""
-    params = lease.key | {"model": model, "chunk": chunk, "error": error}
+    params = lease.key | {"model": model, "chunk": chunk, "attempts": attempts, "error": error}
     return await rows.fetch_value(conn, EMBEDDINGS.dead_letter, params)
 
 

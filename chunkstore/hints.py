@@ -1,16 +1,23 @@
 """Tells waiting processes that the log has grown: a NOTIFY after the commit, a few times a second at most.
 
-A hint and no more: who misses it finds the events by polling. It is sent in a transaction of its own,
-because a NOTIFY inside an append would take an instance-wide lock at its commit.
+A hint and no more: who misses one finds the events by polling, so it works through pgbouncer too. It is
+sent in a transaction of its own, because a NOTIFY inside an append takes an instance-wide lock at commit.
 """
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from hashlib import blake2b
+
+import anyio
+import psycopg
 
 from chunkstore.database import Database
 from chunkstore.errors import ChunkstoreError
 
 QUIET_SECONDS = 0.1
+FIRST_POLL = 0.02
+LONGEST_POLL = 2.0
 
 
 def channel(schema: str) -> str:
@@ -42,3 +49,53 @@ class Hints:
                 await conn.execute("SELECT pg_notify(%(channel)s, '')", {"channel": channel(self._database.schema)})
         except ChunkstoreError:
             return
+
+
+class Waiting:
+    """Waits for more work: until a hint, a stop, or the next poll, whose pause doubles while nothing comes."""
+
+    def __init__(self) -> None:
+        self._hinted = anyio.Event()
+        self._pause = FIRST_POLL
+
+    def hint(self) -> None:
+        """Ends the wait that is going on, or the next one."""
+        self._hinted.set()
+
+    def worked(self) -> None:
+        """Says that there was work, so that the next look comes soon."""
+        self._pause = FIRST_POLL
+
+    async def wait(self) -> None:
+        """Returns at a hint, or after the current pause."""
+        with anyio.move_on_after(self._pause):
+            await self._hinted.wait()
+        self._hinted = anyio.Event()
+        self._pause = min(self._pause * 2, LONGEST_POLL)
+
+
+@asynccontextmanager
+async def listening(database: Database, stop: anyio.Event) -> AsyncIterator[Waiting]:
+    """A Waiting that the store's hints and `stop` wake, while the block runs."""
+    waiting = Waiting()
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(_wake_at, stop, waiting)
+        tasks.start_soon(_listen, database, waiting)
+        yield waiting
+        tasks.cancel_scope.cancel()
+
+
+async def _wake_at(stop: anyio.Event, waiting: Waiting) -> None:
+    await stop.wait()
+    waiting.hint()
+
+
+async def _listen(database: Database, waiting: Waiting) -> None:
+    while True:
+        try:
+            async with database.connection() as conn:
+                await conn.execute(f"LISTEN {channel(database.schema)}".encode())
+                async for _ in conn.notifies():
+                    waiting.hint()
+        except (ChunkstoreError, psycopg.Error):
+            await anyio.sleep(LONGEST_POLL)  # the polls go on meanwhile

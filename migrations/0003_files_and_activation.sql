@@ -119,17 +119,17 @@ $$;
 -- --- embeddings --------------------------------------------------------------------------------
 
 -- Stores one batch of vectors by exact chunk version, in one transaction with the lease (invariant 8).
--- `_vectors` holds cardinality(_chunks) times `_dimensions` values. Returns the chunks that were new.
+-- `_vectors` holds cardinality(_chunks) times `_dimensions` values; `_finished` marks the range done.
+-- Returns the chunks that were new.
 CREATE FUNCTION complete(
     _group text, _partition integer, _lo bigint, _epoch integer,
-    _model integer, _chunks bigint[], _vectors real[], _dimensions integer
+    _model integer, _chunks bigint[], _vectors real[], _dimensions integer, _finished boolean
 ) RETURNS bigint[]
 LANGUAGE plpgsql AS $$
 DECLARE
     _existing bigint[];
     _new      bigint[];
     _files    bigint[];
-    _tables   record;
 BEGIN
     PERFORM lock_lease(_group, _partition, _lo, _epoch);
     IF cardinality(_chunks) > 0 THEN
@@ -162,7 +162,9 @@ BEGIN
             'data', jsonb_build_object('model', _model, 'files', _files)
         )));
     END IF;
-    PERFORM mark_done(_group, _partition, _lo);
+    IF _finished THEN
+        PERFORM mark_done(_group, _partition, _lo);
+    END IF;
     RETURN coalesce(_new, '{}');
 END
 $$;
@@ -194,14 +196,14 @@ $$;
 -- Gives a chunk up. Under its lock a fresh look must find no embedding (rules 11 and 13).
 CREATE FUNCTION dead_letter(
     _group text, _partition integer, _lo bigint, _epoch integer,
-    _model integer, _chunk bigint, _error text
+    _model integer, _chunk bigint, _attempts integer, _error text
 ) RETURNS boolean
 LANGUAGE plpgsql AS $$
 DECLARE
     _file     bigint;
-    _attempts integer := (lock_lease(_group, _partition, _lo, _epoch)).attempts;
     _given_up boolean := false;
 BEGIN
+    PERFORM lock_lease(_group, _partition, _lo, _epoch);
     SELECT file INTO _file FROM chunks WHERE chunk_id = _chunk FOR UPDATE;
     IF FOUND AND NOT EXISTS (SELECT FROM embeddings WHERE chunk_id = _chunk AND model = _model) THEN
         INSERT INTO dead_letters AS d (chunk_id, model, file, attempts, error)
@@ -467,6 +469,26 @@ BEGIN
     END IF;
     RETURN _removed;
 END
+$$;
+
+-- The chunks among those of an embedded event that no needed and no active manifest names, by file: their
+-- versions were superseded while they were with the model (rule 18). A file's only version needs no look.
+CREATE FUNCTION idle_chunks(_model integer, _chunks bigint[])
+RETURNS TABLE (file bigint, chunks bigint[])
+STABLE LANGUAGE sql AS $$
+    SELECT c.file, array_agg(c.chunk_id)
+    FROM chunks c
+    JOIN files f ON f.file = c.file AND f.last_version > 1
+    LEFT JOIN active_versions a ON a.file = c.file AND a.model = _model
+    LEFT JOIN versions v ON v.file = a.file AND v.version = a.version
+    WHERE c.chunk_id = ANY (_chunks)
+      AND NOT EXISTS (
+          SELECT FROM segments s
+          WHERE s.file = c.file AND s.min_chunk <= c.chunk_id AND s.max_chunk >= c.chunk_id
+            AND c.chunk_id = ANY (s.chunks)
+            AND s.segment = ANY (needed_segments(c.file) || coalesce(v.segments, '{}'))
+      )
+    GROUP BY c.file
 $$;
 
 -- The chunks that a switch from one version to another left behind, versions between them included.

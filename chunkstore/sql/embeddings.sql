@@ -73,15 +73,16 @@ CROSS JOIN LATERAL (
 ) AS found;
 
 -- name: complete
--- Stores vectors by exact chunk version, logs them and marks the range done, all under the lease.
+-- Stores vectors by exact chunk version, logs them and, if it is finished, marks the range done.
 SELECT complete(
-    %(group)s, %(partition)s, %(lo)s, %(epoch)s, %(model)s, %(chunks)s::bigint[], %(vectors)s, %(dimensions)s
+    %(group)s, %(partition)s, %(lo)s, %(epoch)s, %(model)s, %(chunks)s::bigint[], %(vectors)s, %(dimensions)s,
+    %(finished)s
 );
 
 -- name: dead_letter
 -- Gives one chunk up and marks its range done.
 SELECT dead_letter(
-    %(group)s, %(partition)s, %(lo)s, %(epoch)s, %(model)s, %(chunk)s, %(error)s
+    %(group)s, %(partition)s, %(lo)s, %(epoch)s, %(model)s, %(chunk)s, %(attempts)s, %(error)s
 );
 
 -- name: dead_letters

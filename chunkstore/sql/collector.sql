@@ -1,0 +1,125 @@
+-- name: overdue
+-- Open versions that have passed their deadline.
+SELECT file, version
+FROM versions
+WHERE state = 'open'
+  AND deadline < clock_timestamp()
+ORDER BY file, version;
+
+-- name: abandon_overdue
+-- Abandons the open versions of a file that have passed their deadline; asked again under its lock.
+UPDATE versions
+SET state = 'abandoned', deadline = NULL
+WHERE file = %(file)s
+  AND state = 'open'
+  AND deadline < clock_timestamp()
+RETURNING version;
+
+-- name: candidates
+-- The files that hold a version which their retention does not keep. A hint: the decision looks again.
+SELECT DISTINCT v.file
+FROM versions v
+JOIN files f ON f.file = v.file
+JOIN collections c ON c.collection = f.collection
+WHERE v.state = 'committed'
+  AND v.version < f.last_version
+  AND NOT v.pinned
+  AND v.version NOT IN (f.latest, f.target)
+  AND (%(collection)s::integer IS NULL OR f.collection = %(collection)s)
+  AND (c.keep_for IS NULL OR v.committed_at < clock_timestamp() - c.keep_for)
+  AND NOT EXISTS (
+      SELECT FROM active_versions a
+      WHERE a.file = v.file
+        AND a.version = v.version
+  )
+  AND (
+      SELECT count(*)
+      FROM versions newer
+      WHERE newer.file = v.file
+        AND newer.state = 'committed'
+        AND newer.version > v.version
+  ) >= c.keep_last
+ORDER BY v.file;
+
+-- name: decide
+-- Marks the versions of a file that nothing keeps as collected, under the file's lock (rule 19).
+-- Active, target, latest, pinned and open versions are never decided on.
+UPDATE versions v
+SET state = 'collected'
+FROM files f
+JOIN collections c ON c.collection = f.collection
+WHERE f.file = %(file)s
+  AND v.file = f.file
+  AND v.state = 'committed'
+  AND NOT v.pinned
+  AND v.version NOT IN (f.latest, f.target)
+  AND (c.keep_for IS NULL OR v.committed_at < clock_timestamp() - c.keep_for)
+  AND NOT EXISTS (
+      SELECT FROM active_versions a
+      WHERE a.file = v.file
+        AND a.version = v.version
+  )
+  AND (
+      SELECT count(*)
+      FROM versions newer
+      WHERE newer.file = v.file
+        AND newer.state = 'committed'
+        AND newer.version > v.version
+  ) >= c.keep_last
+RETURNING v.version;
+
+-- name: preview
+-- What a decision would collect now, and why.
+SELECT c.name AS collection, f.key, v.version, v.chunks, v.committed_at,
+       format('older than the last %%s versions', c.keep_last)
+           || coalesce(format(' and than %%s', c.keep_for), '') AS reason
+FROM versions v
+JOIN files f ON f.file = v.file
+JOIN collections c ON c.collection = f.collection
+WHERE v.state = 'committed'
+  AND NOT v.pinned
+  AND v.version NOT IN (f.latest, f.target)
+  AND (%(collection)s::integer IS NULL OR f.collection = %(collection)s)
+  AND (c.keep_for IS NULL OR v.committed_at < clock_timestamp() - c.keep_for)
+  AND NOT EXISTS (
+      SELECT FROM active_versions a
+      WHERE a.file = v.file
+        AND a.version = v.version
+  )
+  AND (
+      SELECT count(*)
+      FROM versions newer
+      WHERE newer.file = v.file
+        AND newer.state = 'committed'
+        AND newer.version > v.version
+  ) >= c.keep_last
+UNION ALL
+SELECT c.name, f.key, v.version, v.chunks, v.committed_at, 'open past its deadline: its writer is gone'
+FROM versions v
+JOIN files f ON f.file = v.file
+JOIN collections c ON c.collection = f.collection
+WHERE v.state = 'open'
+  AND v.deadline < clock_timestamp()
+  AND (%(collection)s::integer IS NULL OR f.collection = %(collection)s)
+ORDER BY 1, 2, 3;
+
+-- name: partition_of
+-- The partition of a file; read under its lock.
+SELECT partition
+FROM files
+WHERE file = %(file)s;
+
+-- name: to_sweep
+-- The files that hold payload of collected or abandoned versions.
+SELECT DISTINCT v.file
+FROM versions v
+WHERE v.state IN ('abandoned', 'collected')
+  AND v.segments <> '{}'
+  AND v.file > %(after)s
+ORDER BY v.file
+LIMIT 1000;
+
+-- name: sweep_segment
+-- Sweeps one garbage segment of a file.
+SELECT swept, skipped, finished
+FROM sweep_segment(%(file)s);

@@ -1,0 +1,54 @@
+-- name: tables
+-- The search tables of a model, with their index if there is one.
+SELECT cm.collection, cm.model, m.dimensions, m.distance, cm.search_table,
+       i.relname AS index_name, coalesce(x.indisvalid, false) AS valid,
+       coalesce(pg_stat_get_live_tuples(t.oid), 0) AS live,
+       coalesce(pg_stat_get_dead_tuples(t.oid), 0) AS dead
+FROM collection_models cm
+JOIN models m USING (model)
+JOIN pg_class t ON t.oid = to_regclass(quote_ident(cm.search_table))
+LEFT JOIN (
+    pg_index x
+    JOIN pg_class i ON i.oid = x.indexrelid
+    JOIN pg_am am ON am.oid = i.relam AND am.amname = 'hnsw'
+) ON x.indrelid = t.oid
+WHERE %(model)s::integer IS NULL OR cm.model = %(model)s
+ORDER BY cm.collection, cm.model;
+
+-- name: count_up_to
+-- How many rows a search table has, counted no further than the limit.
+SELECT count(*)
+FROM (SELECT FROM {search} LIMIT %(limit)s) AS counted;
+
+-- name: try_lock
+-- One builder an index at a time, in the whole database.
+SELECT pg_try_advisory_lock(hashtextextended(current_schema() || '.' || %(index)s, 0));
+
+-- name: waiting_chunks
+-- How many chunks of a group wait to be embedded, counted no further than the limit.
+SELECT count(*)
+FROM (
+    SELECT
+    FROM progress p
+    CROSS JOIN LATERAL claimed_position(p.consumer_group, p.partition) AS c (position)
+    JOIN events e ON e.partition = p.partition
+        AND e.last_offset >= c.position
+        AND e.type = 'chunks_appended'
+    CROSS JOIN LATERAL generate_series(greatest(e.last_offset - e.n + 1, c.position), e.last_offset)
+    WHERE p.consumer_group = %(group)s
+    LIMIT %(limit)s
+) AS counted;
+
+-- name: drop_index
+DROP INDEX CONCURRENTLY IF EXISTS {index};
+
+-- name: create_index
+-- Built beside the writers; half a gigabyte keeps the graph of some 500,000 short vectors in memory.
+CREATE INDEX CONCURRENTLY {index} ON {search} USING hnsw (embedding {operators});
+
+-- name: rebuild_index
+REINDEX INDEX CONCURRENTLY {index};
+
+-- name: vacuum
+-- The rebuilt index names no dead row any more, so that cleaning it is one cheap pass.
+VACUUM (INDEX_CLEANUP ON, ANALYZE) {search};

@@ -1,0 +1,29 @@
+-- name: activate
+-- Switches what is complete among the files, under the checkpoint's lease (rules 15 to 17).
+SELECT file, outcome
+FROM activate(%(model)s, %(partition)s, %(epoch)s, %(files)s::bigint[]);
+
+-- name: stage_target
+-- Stages a batch of search rows that a target lacks (rule 17); returns how many.
+SELECT stage_target(%(model)s, %(partition)s, %(epoch)s, %(file)s, %(limit)s);
+
+-- name: reset_cursor
+-- Lets the completeness of a file be decided from its first chunk again.
+UPDATE active_versions
+SET cursor = 0
+WHERE file = %(file)s
+  AND model = %(model)s
+  AND version IS DISTINCT FROM target;
+
+-- name: left_behind
+-- The chunks that a switch left behind.
+SELECT left_behind(%(file)s, %(previous)s, %(active)s);
+
+-- name: idle_chunks
+-- Embedded chunks that nothing needs any more, by file.
+SELECT file, chunks
+FROM idle_chunks(%(model)s, %(chunks)s::bigint[]);
+
+-- name: remove_superseded
+-- Removes search rows that nothing needs any more, under the file's lock (rule 18).
+SELECT remove_superseded(%(model)s, %(file)s, %(chunks)s::bigint[]);

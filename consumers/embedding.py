@@ -1,0 +1,221 @@
+"""The embedding consumer: reads what a range owes, copies equal texts, embeds the rest, stores it all at once.
+
+Keeps rules 10 to 14: skips what no version needs, carries copied vectors from the read, halves a failing
+batch, counts attempts for single chunks alone, and writes in one transaction with its lease.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import anyio
+import anyio.to_thread
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+from psycopg import AsyncConnection
+
+from chunkstore import collections, embeddings, leases
+from chunkstore.embeddings import Owed
+from chunkstore.errors import EmbeddingFailed, InvalidInput, ModelUnavailable, UnknownModel
+from chunkstore.leases import Lease
+from chunkstore.model import ChunkId, CollectionId
+from chunkstore.models import Model
+from chunkstore.models.checks import checked_vectors
+from chunkstore.search_tables import ModelRow
+from chunkstore.store import ChunkStore
+from consumers.loop import Loop
+
+MAX_ATTEMPTS = 3
+_RETRY_SECONDS = 0.2
+_ERROR_CHARACTERS = 2000
+
+Text = tuple[CollectionId, bytes]
+
+
+class ConsumeReport(msgspec.Struct):
+    """What a run came to, in chunks and ranges."""
+
+    embedded: int = 0
+    """Chunks that the model embedded."""
+    copied: int = 0
+    """Chunks whose text was embedded already."""
+    stored: int = 0
+    """New embeddings written."""
+    ranges: int = 0
+    halved: int = 0
+    retried: int = 0
+    dead_letters: int = 0
+
+
+class Work(msgspec.Struct, frozen=True):
+    """What one range owes: the chunks, the vectors that can be copied, and the texts for the model."""
+
+    owed: list[Owed]
+    copied: dict[Text, list[float]]
+    texts: dict[Text, str]
+
+
+class Result(msgspec.Struct, frozen=True):
+    """Vectors by text, and what is wrong with the texts that have none."""
+
+    vectors: dict[Text, NDArray[np.float32]]
+    errors: dict[Text, str]
+
+
+class EmbeddingConsumer:
+    """Embeds for one model, for every collection of the store that has it."""
+
+    def __init__(
+        self,
+        store: ChunkStore,
+        model: Model,
+        *,
+        batch: int = 256,
+        lease_seconds: float = 60.0,
+        on_progress: Callable[[ConsumeReport], None] | None = None,
+    ) -> None:
+        if type(batch) is not int or batch < 1:
+            raise InvalidInput("batch", batch, "an integer from 1 on")
+        if not lease_seconds > 0:
+            raise InvalidInput("lease_seconds", lease_seconds, "a number of seconds above 0")
+        self._store = store
+        self._model = model
+        self._batch = batch
+        self._lease_seconds = lease_seconds
+        self._on_progress = on_progress
+        self.report = ConsumeReport()
+
+    async def run(self, *, drain: bool = False, stop: anyio.Event | None = None) -> ConsumeReport:
+        """Embeds until `stop` is set, or with `drain` until nothing is left to embed.
+
+        Raises UnknownModel, or ModelMismatch before anything is embedded.
+        """
+        known = await self._known_model()
+        handler = _Embedding(self._store, self._model, known, self.report, self._on_progress)
+        loop = Loop(
+            self._store.database,
+            leases.embedding_group(known.model),
+            handler,
+            batch=self._batch,
+            lease_seconds=self._lease_seconds,
+        )
+        await loop.run(drain=drain, stop=stop)
+        return self.report
+
+    async def _known_model(self) -> ModelRow:
+        async with self._store.database.transaction() as conn:
+            models = await collections.every_model(conn)
+        for model in models:
+            if model.name == self._model.name:
+                collections.check_same(model, self._model)
+                return model
+        raise UnknownModel(
+            f"model: no collection of this store has the model {self._model.name!r}; create one with it first"
+        )
+
+
+class _Embedding:
+    """The handler of one model's ranges."""
+
+    def __init__(
+        self,
+        store: ChunkStore,
+        model: Model,
+        known: ModelRow,
+        report: ConsumeReport,
+        on_progress: Callable[[ConsumeReport], None] | None,
+    ) -> None:
+        self._store = store
+        self._model = model
+        self._known = known
+        self._report = report
+        self._on_progress = on_progress
+
+    async def read(self, conn: AsyncConnection[Any], lease: Lease) -> Work | None:
+        owed = await embeddings.owed(conn, lease, self._known.model)
+        if lease.is_single and lease.attempts >= MAX_ATTEMPTS and owed:
+            error = f"the consumer died or outran its lease {lease.attempts} times over this chunk"
+            await self._give_up(conn, lease, owed[0].chunk_id, lease.attempts, error)
+            return None
+        if not owed:
+            await self._store_vectors(conn, lease, [], np.empty((0, self._known.dimensions), np.float32))
+            return None
+        copied = await embeddings.copies(conn, owed, self._known.model)
+        texts = {_text(chunk): chunk.text for chunk in owed if _text(chunk) not in copied}
+        return Work(owed, copied, texts)
+
+    async def work(self, work: Work) -> Result:
+        vectors = {text: np.asarray(vector, np.float32) for text, vector in work.copied.items()}
+        if not work.texts:
+            return Result(vectors, {})
+        wanted = list(work.texts)
+        try:
+            answer = await anyio.to_thread.run_sync(
+                self._model.embed, list(work.texts.values()), abandon_on_cancel=True
+            )
+            array, bad = checked_vectors(self._model, answer, len(wanted))
+        except ModelUnavailable:
+            raise
+        except EmbeddingFailed as error:
+            return Result(vectors, dict.fromkeys(wanted, str(error)))
+        except Exception as error:  # noqa: BLE001 - a model may raise anything, and a batch is halved for it
+            return Result(vectors, dict.fromkeys(wanted, f"{type(error).__name__}: {error}"))
+        errors = {wanted[row]: reason for row, reason in bad}
+        embedded = {text: vector for text, vector in zip(wanted, array, strict=True) if text not in errors}
+        self._report.embedded += len(embedded)
+        return Result(vectors | embedded, errors)
+
+    async def settle(self, conn: AsyncConnection[Any], lease: Lease, work: Work, result: Result) -> None:
+        good = [chunk for chunk in work.owed if _text(chunk) in result.vectors]
+        rows = [result.vectors[_text(chunk)] for chunk in good]
+        vectors = np.stack(rows) if rows else np.empty((0, self._known.dimensions), np.float32)
+        ids = [chunk.chunk_id for chunk in good]
+        if not result.errors:
+            await self._store_vectors(conn, lease, ids, vectors)
+        elif not lease.is_single:
+            await self._store_vectors(conn, lease, ids, vectors, finished=False)
+            await leases.halve(conn, lease)
+            self._report.halved += 1
+        elif lease.attempts + 1 < MAX_ATTEMPTS:
+            await leases.count_attempt(conn, lease, delay=_RETRY_SECONDS * 2**lease.attempts)
+            self._report.retried += 1
+        else:
+            error = next(iter(result.errors.values()))[:_ERROR_CHARACTERS]
+            await self._give_up(conn, lease, work.owed[0].chunk_id, lease.attempts + 1, error)
+        self._report.copied += sum(_text(chunk) in work.copied for chunk in good)
+
+    async def _store_vectors(
+        self,
+        conn: AsyncConnection[Any],
+        lease: Lease,
+        ids: list[ChunkId],
+        vectors: NDArray[np.float32],
+        *,
+        finished: bool = True,
+    ) -> None:
+        stored = await embeddings.complete(
+            conn, lease, self._known.model, ids, vectors, finished=finished
+        )
+        self._report.stored += len(stored)
+        self._report.ranges += finished
+        if stored:
+            self._store.hints.give()
+        if self._on_progress is not None:
+            self._on_progress(self._report)
+
+    async def _give_up(
+        self, conn: AsyncConnection[Any], lease: Lease, chunk: ChunkId, attempts: int, error: str
+    ) -> None:
+        given_up = await embeddings.dead_letter(
+            conn,
+            lease,
+            self._known.model,
+            chunk,
+            attempts=attempts,
+            error=error.encode(errors="replace").decode().replace("\0", "?"),
+        )
+        self._report.dead_letters += given_up
+
+
+def _text(chunk: Owed) -> Text:
+    return chunk.collection, chunk.text_hash

@@ -1,0 +1,191 @@
+"""The loop of a shared group: claim, read, work, settle, each a stage that overlaps with the others.
+
+While the model works on one range the next is read and the last is stored, so the model never waits.
+Leases in hand are renewed after a third of their time. Keeps invariant 8 with `chunkstore.leases`.
+"""
+
+import os
+import socket
+from typing import Any, Protocol, TypeVar
+from uuid import uuid4
+
+import anyio
+from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
+from psycopg import AsyncConnection
+
+from chunkstore import leases
+from chunkstore.database import Database
+from chunkstore.errors import ChunkstoreError, LeaseLost, ModelUnavailable
+from chunkstore.hints import Waiting, listening
+from chunkstore.leases import Lease
+from chunkstore.retries import persistently
+from consumers.breaker import Breaker
+
+W = TypeVar("W")
+R = TypeVar("R")
+
+_RELEASE_SECONDS = 5
+
+
+class Handler(Protocol[W, R]):
+    """What a consumer does with a range."""
+
+    async def read(self, conn: AsyncConnection[Any], lease: Lease) -> W | None:
+        """What the range owes; None where that is nothing, and then the range is done."""
+        ...
+
+    async def work(self, work: W) -> R:
+        """The slow part, outside any transaction. Raises ModelUnavailable where the provider is down."""
+        ...
+
+    async def settle(self, conn: AsyncConnection[Any], lease: Lease, work: W, result: R) -> None:
+        """Stores the result and ends the lease, in one transaction. Raises LeaseLost."""
+        ...
+
+
+class Loop:
+    """Runs a handler over a group's ranges of at most `batch` chunks, leased for `lease_seconds`."""
+
+    def __init__(
+        self, database: Database, group: str, handler: Handler[Any, Any], *, batch: int, lease_seconds: float
+    ) -> None:
+        self._database = database
+        self._group = group
+        self._handler = handler
+        self._batch = batch
+        self._lease_seconds = lease_seconds
+        self._owner = f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:8]}"
+        self._breaker = Breaker()
+        self._held: dict[tuple[int, int], Lease] = {}
+        self._start = 0
+
+    async def run(self, *, drain: bool = False, stop: anyio.Event | None = None) -> None:
+        """Runs until `stop` is set, or with `drain` until the group has nothing in flight and nothing to claim.
+
+        At a stop the range that the model works on is finished and what is only read is given back.
+        """
+        stop = stop or anyio.Event()
+        to_work, read = anyio.create_memory_object_stream[tuple[Lease, Any]](0)
+        to_settle, worked = anyio.create_memory_object_stream[tuple[Lease, Any, Any]](0)
+        try:
+            async with listening(self._database, stop) as waiting, anyio.create_task_group() as renewing:
+                renewing.start_soon(self._renew)
+                async with anyio.create_task_group() as stages:
+                    stages.start_soon(self._read, to_work, waiting, drain, stop)
+                    stages.start_soon(self._work, read, to_settle, stop)
+                    stages.start_soon(self._settle, worked)
+                renewing.cancel_scope.cancel()
+        finally:
+            with anyio.move_on_after(_RELEASE_SECONDS, shield=True):
+                await self._release_held()
+
+    # --- stages ---------------------------------------------------------------------------------
+
+    async def _read(
+        self,
+        out: MemoryObjectSendStream[tuple[Lease, Any]],
+        waiting: Waiting,
+        drain: bool,
+        stop: anyio.Event,
+    ) -> None:
+        async with out:
+            while not stop.is_set():
+                await self._breaker.closed(stop)
+                claimed = await persistently(self._claim_and_read)
+                if claimed is None:
+                    if drain and await persistently(self._is_idle):
+                        return
+                    await waiting.wait()
+                    continue
+                waiting.worked()
+                lease, work = claimed
+                if work is not None:
+                    await out.send((lease, work))
+
+    async def _work(
+        self,
+        read: MemoryObjectReceiveStream[tuple[Lease, Any]],
+        out: MemoryObjectSendStream[tuple[Lease, Any, Any]],
+        stop: anyio.Event,
+    ) -> None:
+        async with read, out:
+            async for lease, work in read:
+                if stop.is_set():
+                    await self._release(lease)
+                    continue
+                try:
+                    result = await self._handler.work(work)
+                except ModelUnavailable as error:
+                    self._breaker.failed(error)
+                    await self._release(lease)
+                    continue
+                self._breaker.succeeded()
+                await out.send((lease, work, result))
+
+    async def _settle(self, worked: MemoryObjectReceiveStream[tuple[Lease, Any, Any]]) -> None:
+        async with worked:
+            async for lease, work, result in worked:
+
+                async def settle(lease: Lease = lease, work: Any = work, result: Any = result) -> None:
+                    async with self._database.transaction() as conn:
+                        await self._handler.settle(conn, lease, work, result)
+
+                try:
+                    await persistently(settle)
+                except LeaseLost:
+                    pass  # somebody else has the range, and nothing of ours was written (invariant 8)
+                finally:
+                    self._forget(lease)
+
+    # --- steps ----------------------------------------------------------------------------------
+
+    async def _claim_and_read(self) -> tuple[Lease, Any] | None:
+        async with self._database.transaction() as conn:
+            lease = await leases.claim(
+                conn,
+                self._group,
+                batch=self._batch,
+                seconds=self._lease_seconds,
+                owner=self._owner,
+                start=self._start,
+            )
+            if lease is None:
+                return None
+            work = await self._handler.read(conn, lease)
+        # Round the partitions, so that one that is always full does not starve the others.
+        self._start = lease.partition + 1
+        if work is not None:
+            self._held[lease.partition, lease.lo] = lease
+        return lease, work
+
+    async def _is_idle(self) -> bool:
+        async with self._database.transaction() as conn:
+            return await leases.is_idle(conn, self._group)
+
+    async def _renew(self) -> None:
+        while True:
+            await anyio.sleep(self._lease_seconds / 3)
+            for lease in list(self._held.values()):
+                try:
+                    async with self._database.transaction() as conn:
+                        await leases.renew(conn, lease, seconds=self._lease_seconds)
+                except LeaseLost:
+                    self._forget(lease)
+                except ChunkstoreError:
+                    continue  # the next round tries again; settling finds out if it was too late
+
+    async def _release(self, lease: Lease) -> None:
+        try:
+            async with self._database.transaction() as conn:
+                await leases.release(conn, lease)
+        except ChunkstoreError:
+            pass  # it expires by itself
+        finally:
+            self._forget(lease)
+
+    async def _release_held(self) -> None:
+        for lease in list(self._held.values()):
+            await self._release(lease)
+
+    def _forget(self, lease: Lease) -> None:
+        self._held.pop((lease.partition, lease.lo), None)

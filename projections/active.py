@@ -1,0 +1,101 @@
+"""Active versions: complete? then switch, and clear away what the switch superseded (rules 15 to 18).
+
+Keeps invariants 6 and 7: the switch is one transaction under the file's lock, to the target as it is then.
+"""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import msgspec
+
+from chunkstore import rows
+from chunkstore.database import Database
+from chunkstore.leases import Checkpoint
+from chunkstore.model import ChunkId, FileId, ModelId
+from chunkstore.statements import load
+
+PROJECTIONS = load("projections")
+
+# Files switched in one transaction, search rows staged or removed in one.
+_FILES = 64
+_ROWS = 1000
+
+Outcome = Literal["active", "waiting", "stage", "none"]
+
+
+class _Switched(msgspec.Struct, frozen=True):
+    file: FileId
+    outcome: Outcome
+
+
+class _Idle(msgspec.Struct, frozen=True):
+    file: FileId
+    chunks: list[ChunkId]
+
+
+async def activate(
+    database: Database, checkpoint: Checkpoint, model: ModelId, files: Sequence[FileId]
+) -> int:
+    """Switches every file whose target is complete; returns how many. Raises LeaseLost."""
+    switched = 0
+    for start in range(0, len(files), _FILES):
+        outcomes = await _activate(database, checkpoint, model, files[start : start + _FILES])
+        for file in [row.file for row in outcomes if row.outcome == "stage"]:
+            await _stage(database, checkpoint, model, file)
+            outcomes += await _activate(database, checkpoint, model, [file])
+        switched += sum(row.outcome == "active" for row in outcomes)
+    return switched
+
+
+async def _activate(
+    database: Database, checkpoint: Checkpoint, model: ModelId, files: Sequence[FileId]
+) -> list[_Switched]:
+    params = checkpoint.key | {"model": model, "files": list(files)}
+    async with database.transaction() as conn:
+        return await rows.fetch_all(conn, PROJECTIONS.activate, params, row=_Switched)
+
+
+async def _stage(database: Database, checkpoint: Checkpoint, model: ModelId, file: FileId) -> None:
+    """Stages missing search rows in batches, until the switch has at most one batch left to insert (rule 17)."""
+    params = checkpoint.key | {"model": model, "file": file, "limit": _ROWS}
+    staged = _ROWS
+    while staged == _ROWS:
+        async with database.transaction() as conn:
+            staged = await rows.fetch_value(conn, PROJECTIONS.stage_target, params)
+
+
+async def reset_cursor(database: Database, model: ModelId, file: FileId) -> None:
+    """Lets completeness be decided from the first chunk again, after a discarded chunk was taken back."""
+    async with database.transaction() as conn:
+        await conn.execute(PROJECTIONS.reset_cursor, {"model": model, "file": file})
+
+
+async def clear_left_behind(
+    database: Database, model: ModelId, file: FileId, previous: int | None, active: int
+) -> int:
+    """Removes the search rows that a switch superseded, in batches; returns how many."""
+    params = {"file": file, "previous": previous or 0, "active": active}
+    async with database.transaction() as conn:
+        left = await rows.fetch_value(conn, PROJECTIONS.left_behind, params)
+    return await _remove(database, model, file, left)
+
+
+async def clear_idle(database: Database, model: ModelId, chunks: Sequence[ChunkId]) -> int:
+    """Removes search rows of chunks that were superseded while they were embedded; returns how many."""
+    async with database.transaction() as conn:
+        idle = await rows.fetch_all(
+            conn, PROJECTIONS.idle_chunks, {"model": model, "chunks": list(chunks)}, row=_Idle
+        )
+    removed = 0
+    for row in idle:
+        removed += await _remove(database, model, row.file, row.chunks)
+    return removed
+
+
+async def _remove(database: Database, model: ModelId, file: FileId, chunks: Sequence[ChunkId]) -> int:
+    removed = 0
+    for start in range(0, len(chunks), _ROWS):
+        params = {"model": model, "file": file, "chunks": list(chunks[start : start + _ROWS])}
+        async with database.transaction() as conn:
+            removed += await rows.fetch_value(conn, PROJECTIONS.remove_superseded, params)
+    return removed

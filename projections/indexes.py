@@ -1,0 +1,111 @@
+"""HNSW indexes: deferred during a first bulk load, built beside the writers, rebuilt when much of one is dead.
+
+An insert into an index costs about a millisecond, a bulk build a tenth of that; a vacuum of one costs
+more than building it anew. So there is none below 5,000 rows, where an exact search is as fast.
+"""
+
+import msgspec
+from psycopg import AsyncConnection, sql
+
+from chunkstore import leases, rows
+from chunkstore.database import Database
+from chunkstore.model import CollectionId, ModelId
+from chunkstore.search_tables import HALFVEC_MAX_DIMENSIONS
+from chunkstore.statements import load
+
+INDEXES = load("indexes")
+
+INDEX_FROM_ROWS = 5000
+REBUILD_FROM_DEAD = 0.4
+"""The share of dead rows from which an index is rebuilt."""
+
+# A load is over when fewer chunks wait than this share of the rows that are there.
+_WAITING_SHARE = 0.1
+
+_OPERATORS = {"cosine": "halfvec_cosine_ops", "l2": "halfvec_l2_ops", "ip": "halfvec_ip_ops"}
+
+
+class _Table(msgspec.Struct, frozen=True):
+    collection: CollectionId
+    model: ModelId
+    dimensions: int
+    distance: str
+    search_table: str
+    index_name: str | None
+    valid: bool
+    live: int
+    dead: int
+
+    @property
+    def index(self) -> str:
+        return f"{self.search_table}_hnsw"
+
+
+async def build_due(database: Database, model: ModelId) -> int:
+    """Builds the indexes that a model's search tables are due; returns how many.
+
+    A broken one, left by a killed build, is dropped and built again; searches are exact meanwhile.
+    """
+    built = 0
+    for table in await _tables(database, model):
+        if not table.valid and await _is_due(database, table):
+            built += await _build(database, table)
+    return built
+
+
+async def rebuild_due(database: Database, model: ModelId | None = None) -> int:
+    """Rebuilds the indexes of which two fifths or more is dead, and vacuums their tables; returns how many."""
+    rebuilt = 0
+    for table in await _tables(database, model):
+        if table.valid and table.dead >= REBUILD_FROM_DEAD * max(table.live + table.dead, 1):
+            rebuilt += await _rebuild(database, table)
+    return rebuilt
+
+
+async def _tables(database: Database, model: ModelId | None) -> list[_Table]:
+    async with database.transaction() as conn:
+        return await rows.fetch_all(conn, INDEXES.tables, {"model": model}, row=_Table)
+
+
+async def _is_due(database: Database, table: _Table) -> bool:
+    if table.dimensions > HALFVEC_MAX_DIMENSIONS:
+        return False
+    async with database.transaction() as conn:
+        counted = INDEXES.with_tables("count_up_to", search=table.search_table)
+        if await rows.fetch_value(conn, counted, {"limit": INDEX_FROM_ROWS}) < INDEX_FROM_ROWS:
+            return False
+        limit = int(max(table.live, INDEX_FROM_ROWS) * _WAITING_SHARE)
+        params = {"group": leases.embedding_group(table.model), "limit": limit}
+        return await rows.fetch_value(conn, INDEXES.waiting_chunks, params) < limit
+
+
+async def _build(database: Database, table: _Table) -> bool:
+    async with database.connection() as conn:
+        if not await _locked(conn, table):
+            return False
+        current = {row.search_table: row for row in await _tables(database, table.model)}
+        if current[table.search_table].valid:
+            return False
+        await conn.execute(INDEXES.with_tables("drop_index", index=table.index))
+        await conn.execute("SET maintenance_work_mem = '512MB'")
+        create = sql.SQL(INDEXES.text("create_index")).format(  # pyright: ignore[reportArgumentType]
+            index=sql.Identifier(table.index),
+            search=sql.Identifier(table.search_table),
+            operators=sql.SQL(_OPERATORS[table.distance]),
+        )
+        await conn.execute(create)
+    return True
+
+
+async def _rebuild(database: Database, table: _Table) -> bool:
+    async with database.connection() as conn:
+        if not await _locked(conn, table):
+            return False
+        await conn.execute("SET maintenance_work_mem = '512MB'")
+        await conn.execute(INDEXES.with_tables("rebuild_index", index=table.index_name or table.index))
+        await conn.execute(INDEXES.with_tables("vacuum", search=table.search_table))
+    return True
+
+
+async def _locked(conn: AsyncConnection, table: _Table) -> bool:
+    return await rows.fetch_value(conn, INDEXES.try_lock, {"index": table.index})
