@@ -10,7 +10,7 @@ from psycopg import AsyncConnection, sql
 from chunkstore import leases, rows
 from chunkstore.database import Database
 from chunkstore.model import CollectionId, ModelId
-from chunkstore.search_tables import HALFVEC_MAX_DIMENSIONS
+from chunkstore.search_tables import HALFVEC_MAX_DIMENSIONS, CollectionModel
 from chunkstore.statements import load
 
 INDEXES = load("indexes")
@@ -86,15 +86,32 @@ async def _build(database: Database, table: _Table) -> bool:
         current = {row.search_table: row for row in await _tables(database, table.model)}
         if current[table.search_table].valid:
             return False
-        await conn.execute(INDEXES.with_tables("drop_index", index=table.index))
-        await conn.execute("SET maintenance_work_mem = '512MB'")
-        create = sql.SQL(INDEXES.text("create_index")).format(  # pyright: ignore[reportArgumentType]
-            index=sql.Identifier(table.index),
-            search=sql.Identifier(table.search_table),
-            operators=sql.SQL(_OPERATORS[table.distance]),
-        )
-        await conn.execute(create)
+        await _create(conn, table.search_table, table.distance)
     return True
+
+
+async def build_beside(database: Database, model: CollectionModel, search_table: str) -> bool:
+    """Builds the index of a table that a rebuild has filled, if it is large enough; says whether."""
+    if model.dimensions > HALFVEC_MAX_DIMENSIONS:
+        return False
+    async with database.connection() as conn:
+        counted = INDEXES.with_tables("count_up_to", search=search_table)
+        if await rows.fetch_value(conn, counted, {"limit": INDEX_FROM_ROWS}) < INDEX_FROM_ROWS:
+            return False
+        await _create(conn, search_table, model.distance)
+    return True
+
+
+async def _create(conn: AsyncConnection, search_table: str, distance: str) -> None:
+    index = f"{search_table}_hnsw"
+    await conn.execute(INDEXES.with_tables("drop_index", index=index))
+    await conn.execute("SET maintenance_work_mem = '512MB'")
+    create = sql.SQL(INDEXES.text("create_index")).format(  # pyright: ignore[reportArgumentType]
+        index=sql.Identifier(index),
+        search=sql.Identifier(search_table),
+        operators=sql.SQL(_OPERATORS[distance]),
+    )
+    await conn.execute(create)
 
 
 async def _rebuild(database: Database, table: _Table) -> bool:

@@ -1,0 +1,135 @@
+-- name: lock_index
+-- Keeps index builders away from the live table until the swap; held by the session.
+SELECT pg_advisory_lock(hashtextextended(current_schema() || '.' || %(index)s, 0));
+
+-- name: try_begin
+-- One rebuild of a (collection, model) at a time; held by the session.
+SELECT pg_try_advisory_lock(hashtextextended(current_schema() || '.' || %(table)s || '.rebuild', 0));
+
+-- name: set_rebuilding
+-- Lets erase and sweep list the rebuild's tables too (rule 20).
+UPDATE collection_models
+SET rebuilding = %(rebuilding)s
+WHERE collection = %(collection)s
+  AND model = %(model)s;
+
+-- name: drop_tables
+DROP TABLE IF EXISTS {search}, {active};
+
+-- name: active_segments
+-- The segments of what the log says is active: the last 'activated' event of every file (rule 21).
+SELECT DISTINCT s.segment
+FROM (
+    SELECT DISTINCT ON (e.file) e.file, e.version
+    FROM events e
+    JOIN files f ON f.file = e.file AND f.collection = %(collection)s AND f.key IS NOT NULL
+    WHERE e.type = 'version_activated'
+      AND (e.data ->> 'model')::integer = %(model)s
+    ORDER BY e.file, e.last_offset DESC
+) AS last
+JOIN versions v ON v.file = last.file AND v.version = last.version
+CROSS JOIN LATERAL unnest(v.segments) AS s (segment)
+ORDER BY s.segment;
+
+-- name: lock_chunks
+-- Whoever writes a vector holds its chunk (rule 20).
+SELECT c.chunk_id
+FROM chunks c
+WHERE c.chunk_id IN (SELECT unnest(s.chunks) FROM segments s WHERE s.segment = ANY (%(segments)s::bigint[]))
+ORDER BY c.chunk_id
+FOR KEY SHARE;
+
+-- name: copy_vectors
+-- Copies the vectors of chunks that are locked.
+INSERT INTO {search} (chunk_id, embedding)
+SELECT e.chunk_id, e.embedding
+FROM embeddings e
+WHERE e.chunk_id = ANY (%(chunks)s::bigint[])
+  AND e.model = %(model)s
+ON CONFLICT DO NOTHING;
+
+-- name: lock_checkpoints
+-- Stops every activation of the model until the swap is done.
+SELECT partition
+FROM progress
+WHERE consumer_group = %(group)s
+ORDER BY partition
+FOR UPDATE;
+
+-- name: lock_files
+-- Keeps erasures away from what is being copied; appends go on.
+SELECT file
+FROM files
+WHERE collection = %(collection)s
+ORDER BY file
+FOR KEY SHARE;
+
+-- name: stop_staging
+-- Keeps consumers from staging rows in the table that is about to go.
+LOCK TABLE {search} IN SHARE ROW EXCLUSIVE MODE;
+
+-- name: replay
+-- What the log says is active, the tail included; never decided anew (rule 21).
+CREATE TEMPORARY TABLE replayed ON COMMIT DROP AS
+SELECT DISTINCT ON (e.file) e.file, e.version
+FROM events e
+JOIN files f ON f.file = e.file AND f.collection = {collection} AND f.key IS NOT NULL
+WHERE e.type = 'version_activated'
+  AND (e.data ->> 'model')::integer = {model}
+ORDER BY e.file, e.last_offset DESC;
+
+-- name: fill_active
+-- Membership from the manifests of what is active.
+INSERT INTO {active} (chunk_id, file)
+SELECT DISTINCT c.chunk_id, r.file
+FROM replayed r
+JOIN versions v ON v.file = r.file AND v.version = r.version
+JOIN segments s ON s.segment = ANY (v.segments)
+CROSS JOIN LATERAL unnest(s.chunks) AS c (chunk_id);
+
+-- name: missing
+-- What became active after it was copied, or was embedded since.
+SELECT c.chunk_id
+FROM {active} a
+JOIN chunks c ON c.chunk_id = a.chunk_id
+JOIN embeddings e ON e.chunk_id = a.chunk_id AND e.model = %(model)s
+WHERE NOT EXISTS (
+    SELECT FROM {search} s
+    WHERE s.chunk_id = a.chunk_id
+)
+ORDER BY c.chunk_id
+FOR KEY SHARE OF c;
+
+-- name: remove_inactive
+-- What was active when it was copied and is not any more.
+DELETE FROM {search} s
+WHERE NOT EXISTS (
+    SELECT FROM {active} a
+    WHERE a.chunk_id = s.chunk_id
+);
+
+-- name: correct_active_versions
+-- Brings the rows of active versions to what the log says; normally none differs.
+INSERT INTO active_versions AS a (file, model, version, target)
+SELECT r.file, {model}, r.version, r.version
+FROM replayed r
+ON CONFLICT (file, model) DO UPDATE
+SET version = EXCLUDED.version, target = 0, cursor = 0
+WHERE a.version IS DISTINCT FROM EXCLUDED.version;
+
+-- name: forget_unreplayed
+-- A file that the log never activated is not active.
+UPDATE active_versions a
+SET version = NULL
+FROM files f
+WHERE f.file = a.file
+  AND f.collection = {collection}
+  AND a.model = {model}
+  AND a.version IS NOT NULL
+  AND NOT EXISTS (SELECT FROM replayed r WHERE r.file = a.file);
+
+-- name: rename_table
+ALTER TABLE {old} RENAME TO {new};
+
+-- name: rename_index
+ALTER INDEX IF EXISTS {old} RENAME TO {new};

@@ -1,0 +1,139 @@
+"""Rebuilds a projection beside the live one and swaps it in (rules 20 and 21).
+
+Keeps invariant 10: the log's 'activated' events are replayed, nothing is decided anew. Searches, appends and
+consumers go on; activation pauses for the swap alone.
+"""
+
+from typing import Any
+
+import msgspec
+from psycopg import AsyncConnection, sql
+
+from chunkstore import collections, leases, rows, search_tables
+from chunkstore.errors import Conflict, UnknownModel
+from chunkstore.model import CollectionId
+from chunkstore.search_tables import CollectionModel
+from chunkstore.statements import load
+from chunkstore.store import ChunkStore
+from projections import indexes
+
+REBUILD = load("rebuild")
+
+_SEGMENTS = 4
+
+
+class RebuildReport(msgspec.Struct, frozen=True):
+    """What a rebuild came to."""
+
+    collection: str
+    model: str
+    active_chunks: int
+    vectors_copied: int
+    copied_in_swap: int
+    """Vectors that became active while the others were copied."""
+    indexed: bool
+
+
+async def rebuild(store: ChunkStore, collection: str, model: str | None = None) -> RebuildReport:
+    """Rebuilds the search and active tables of a collection's model (the serving one).
+
+    Raises UnknownCollection, UnknownModel, and Conflict where another rebuild of the same is running.
+    """
+    async with store.database.transaction() as conn:
+        row = await collections.find(conn, collection)
+        models = await collections.models_of(conn, row.collection)
+    chosen = next((m for m in models if model in (None, m.name)), None)
+    if chosen is None:
+        raise UnknownModel(f"model: the collection has no model {model!r}")
+    async with store.database.connection() as session:
+        if not await rows.fetch_value(session, REBUILD.try_begin, {"table": chosen.search_table}):
+            raise Conflict(f"a rebuild of {collection!r} for {chosen.name!r} is running already")
+        await rows.fetch_value(session, REBUILD.lock_index, {"index": f"{chosen.search_table}_hnsw"})
+        return await _Rebuild(store, row.collection, collection, chosen).run()
+
+
+class _Rebuild:
+    def __init__(self, store: ChunkStore, number: CollectionId, name: str, model: CollectionModel) -> None:
+        self._database = store.database
+        self._number = number
+        self._name = name
+        self._model = model
+        self._search = f"{model.search_table}_rebuild"
+        self._active = f"{model.active_table}_rebuild"
+        self._params: dict[str, Any] = {"collection": number, "model": model.model}
+
+    async def run(self) -> RebuildReport:
+        await self._begin()
+        copied = await self._copy()
+        indexed = await indexes.build_beside(self._database, self._model, self._search)
+        active, late = await self._swap()
+        return RebuildReport(
+            collection=self._name,
+            model=self._model.name,
+            active_chunks=active,
+            vectors_copied=copied + late,
+            copied_in_swap=late,
+            indexed=indexed,
+        )
+
+    async def _begin(self) -> None:
+        """Makes empty tables, known to erase and sweep before a vector is in them."""
+        async with self._database.transaction() as conn:
+            await conn.execute(
+                REBUILD.with_tables("drop_tables", search=self._search, active=self._active)
+            )
+            await search_tables.create(conn, self._search, self._active, self._model.dimensions)
+            await conn.execute(REBUILD.set_rebuilding, self._params | {"rebuilding": True})
+
+    async def _copy(self) -> int:
+        """Copies the vectors of what is active, a few segments a transaction."""
+        async with self._database.transaction() as conn:
+            segments = await rows.fetch_values(conn, REBUILD.active_segments, self._params)
+        copied = 0
+        for start in range(0, len(segments), _SEGMENTS):
+            async with self._database.transaction() as conn:
+                batch = {"segments": segments[start : start + _SEGMENTS]}
+                chunks = await rows.fetch_values(conn, REBUILD.lock_chunks, batch)
+                copied += await self._copy_vectors(conn, chunks)
+        return copied
+
+    async def _swap(self) -> tuple[int, int]:
+        """Replays the tail, copies what became active, and flips, in one transaction under all checkpoints."""
+        both = {"search": self._search, "active": self._active}
+        async with self._database.transaction() as conn:
+            group = leases.projector_group(self._model.model)
+            await conn.execute(REBUILD.lock_checkpoints, {"group": group})
+            await conn.execute(REBUILD.lock_files, self._params)
+            await conn.execute(REBUILD.with_tables("stop_staging", search=self._model.search_table))
+            await conn.execute(self._with_numbers("replay"))
+            filled = await conn.execute(REBUILD.with_tables("fill_active", active=self._active))
+            missing = await rows.fetch_values(
+                conn, REBUILD.with_tables("missing", **both), {"model": self._model.model}
+            )
+            late = await self._copy_vectors(conn, missing)
+            await conn.execute(REBUILD.with_tables("remove_inactive", **both))
+            await conn.execute(self._with_numbers("correct_active_versions"))
+            await conn.execute(self._with_numbers("forget_unreplayed"))
+            await self._flip(conn)
+        return filled.rowcount, late
+
+    async def _flip(self, conn: AsyncConnection[Any]) -> None:
+        live = {"search": self._model.search_table, "active": self._model.active_table}
+        await conn.execute(REBUILD.with_tables("drop_tables", **live))
+        for old, new in ((self._search, live["search"]), (self._active, live["active"])):
+            await conn.execute(REBUILD.with_tables("rename_table", old=old, new=new))
+        await conn.execute(
+            REBUILD.with_tables("rename_index", old=f"{self._search}_hnsw", new=f"{live['search']}_hnsw")
+        )
+        await conn.execute(REBUILD.set_rebuilding, self._params | {"rebuilding": False})
+
+    async def _copy_vectors(self, conn: AsyncConnection[Any], chunks: list[int]) -> int:
+        statement = REBUILD.with_tables("copy_vectors", search=self._search)
+        copied = await conn.execute(statement, {"chunks": chunks, "model": self._model.model})
+        return copied.rowcount
+
+    def _with_numbers(self, name: str) -> sql.Composed:
+        """A statement that cannot take parameters, or runs once: its numbers stand in the text."""
+        return sql.SQL(REBUILD.text(name)).format(  # pyright: ignore[reportArgumentType]
+            collection=sql.Literal(self._number), model=sql.Literal(self._model.model)
+        )
