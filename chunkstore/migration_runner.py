@@ -72,6 +72,7 @@ class _Backend(PostgresqlPsycopgBackend):
 
     def list_tables(self, **_: Any) -> list[str]:
         cursor = self.execute(
-            "SELECT relname FROM pg_class WHERE relnamespace = current_schema()::regnamespace"
+            "SELECT relname FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace"
+            " WHERE n.nspname = current_schema()"
         )
         return [name for (name,) in cursor.fetchall()]

@@ -142,6 +142,21 @@ def test_a_process_that_ends_without_a_release_stops_the_server(
     assert not _runs(folder)
 
 
+def test_a_fork_that_ends_does_not_stop_the_server_under_its_parent(folder: Path) -> None:
+    server = EmbeddedServer(folder)
+    server.acquire()
+    fork = os.fork()
+    if fork == 0:
+        try:
+            server.release()
+        finally:
+            os._exit(0)
+    os.waitpid(fork, 0)
+    assert _answers(folder)
+    server.release()
+    assert not _runs(folder)
+
+
 def test_a_server_left_by_a_kill_of_its_last_user_is_found_and_stopped_by_the_next(
     folder: Path, users: Callable[[], User]
 ) -> None:
@@ -265,13 +280,8 @@ def test_the_server_opens_no_port_and_its_socket_is_its_owners(folder: Path) -> 
 def test_the_environments_postgres_settings_do_not_reach_the_server(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name, value in {
-        "PGPORT": "1",
-        "PGHOST": "/nowhere",
-        "PGUSER": "nobody",
-        "PGDATABASE": "none",
-    }.items():
-        monkeypatch.setenv(name, value)
+    for name in ("PGPORT", "PGHOST", "PGUSER", "PGDATABASE", "PGDATA"):
+        monkeypatch.setenv(name, "1")
     server = EmbeddedServer(folder)
     server.acquire()
     try:
