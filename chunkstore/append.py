@@ -47,7 +47,7 @@ async def append(database: Database, write: Write, source: ChunkSource) -> Versi
     Raises InvalidInput, StaleVersion, IdempotencyKeyReused, VersionFenced.
     """
     batches = _batches(source, headings=write.headings)
-    first = await anext(batches, [])
+    first: list[Prepared] = await anext(batches, [])
     second = await anext(batches, None)
     if second is None:
         return await _append_at_once(database, write, first)
@@ -257,7 +257,7 @@ async def _store(
         held = await payload.find_by_hash(conn, state.file, wanted.values())
     else:
         held = await _match(conn, state, wanted, known)
-    missing = [chunk for hash, chunk in wanted.items() if hash not in held]
+    missing = [chunk for digest, chunk in wanted.items() if digest not in held]
     added = await payload.insert(conn, state.file, missing)
     ids = held | {chunk.hash: chunk_id for chunk, chunk_id in zip(missing, added, strict=True)}
     if fresh:
@@ -270,7 +270,7 @@ async def _store(
         bases=[draft.bases for draft in drafts],
         shared=sorted({numbers[draft.digest] for draft in drafts if draft.digest in known}),
         added=added,
-        carried=[held[hash] for hash in wanted if hash in held],
+        carried=[held[digest] for digest in wanted if digest in held],
         chunks=sum(len(draft.chunks) for draft in drafts),
     )
 
@@ -289,8 +289,8 @@ async def _match(
     listed = {*state.latest_segments, *state.target_segments}
     staying = listed & set(known.values())
     found = await manifests.hashes_of(conn, listed - staying)
-    held = {hash: found[hash] for hash in wanted if hash in found}
-    unknown = [chunk for hash, chunk in wanted.items() if hash not in held]
+    held = {digest: found[digest] for digest in wanted if digest in found}
+    unknown = [chunk for digest, chunk in wanted.items() if digest not in held]
     if not unknown or not staying:
         return held
     if len(unknown) <= 64 * len(staying):

@@ -9,7 +9,14 @@ from psycopg import AsyncConnection
 
 from chunkstore import chunks, inputs, leases, log, rows, search_tables, versions
 from chunkstore.database import Database
-from chunkstore.errors import InvalidInput, ModelIncomplete, ModelMismatch, UnknownCollection, UnknownFile, UnknownModel
+from chunkstore.errors import (
+    InvalidInput,
+    ModelIncomplete,
+    ModelMismatch,
+    UnknownCollection,
+    UnknownFile,
+    UnknownModel,
+)
 from chunkstore.events import FileBackfilled, ModelAdded, ServingModelChanged
 from chunkstore.model import CollectionId, FileId, ModelId, SegmentId
 from chunkstore.models import Model, ModelDescription
@@ -45,9 +52,7 @@ def unknown_file(key: str) -> UnknownFile:
 
 async def models_of(conn: AsyncConnection[Any], collection: CollectionId) -> list[CollectionModel]:
     """The collection's models, the serving one first."""
-    return await rows.fetch_all(
-        conn, COLLECTIONS.models_of, {"collection": collection}, row=CollectionModel
-    )
+    return await rows.fetch_all(conn, COLLECTIONS.models_of, {"collection": collection}, row=CollectionModel)
 
 
 async def every_model(conn: AsyncConnection[Any]) -> list[ModelRow]:

@@ -52,7 +52,7 @@ class Copied(msgspec.Struct, frozen=True):
 
 
 class DeadLetter(msgspec.Struct, frozen=True):
-    """One chunk that a consumer gave up on, with its error; the error's text stays out of the log (rule 14)."""
+    """One chunk that a consumer gave up on, with its error, whose text stays out of the log (rule 14)."""
 
     chunk_id: ChunkId
     key: str
@@ -115,7 +115,7 @@ async def complete(
 async def dead_letter(
     conn: AsyncConnection[Any], lease: Lease, model: ModelId, chunk: ChunkId, *, attempts: int, error: str
 ) -> bool:
-    """Gives the chunk up, unless it is gone or embedded meanwhile, and marks its range done. Raises LeaseLost."""
+    """Gives up a chunk that is still there and not embedded; marks its range done. Raises LeaseLost."""
     params = lease.key | {"model": model, "chunk": chunk, "attempts": attempts, "error": error}
     return await rows.fetch_value(conn, EMBEDDINGS.dead_letter, params)
 
@@ -128,9 +128,7 @@ async def dead_letters(conn: AsyncConnection[Any], collection: CollectionId) -> 
     return await rows.fetch_all(conn, EMBEDDINGS.dead_letters, {"collection": collection}, row=DeadLetter)
 
 
-async def retry(
-    conn: AsyncConnection[Any], collection: CollectionId, chunk: ChunkId, model: ModelId
-) -> None:
+async def retry(conn: AsyncConnection[Any], collection: CollectionId, chunk: ChunkId, model: ModelId) -> None:
     """Takes a dead letter back and logs its chunk again. Raises UnknownDeadLetter."""
     file, partition, target = await _locked_dead_letter(conn, collection, chunk, model)
     if await rows.fetch_value(conn, EMBEDDINGS.retry, {"chunk": chunk, "model": model}) is None:
@@ -189,7 +187,7 @@ class RealArrayDumper(Dumper):
     oid = 1021  # real[]
 
     def dump(self, obj: RealArray) -> bytes:
-        """The array: dimensions, null flag, element type, length and lower bound, then length-prefixed values."""
+        """Dimensions, null flag, element type, length and lower bound, then length-prefixed values."""
         flat = np.ascontiguousarray(obj.values, dtype=np.float32).reshape(-1)
         if not flat.size:
             return struct.pack(">iii", 0, 0, 700)

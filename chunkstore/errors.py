@@ -127,7 +127,7 @@ class ModelIncomplete(ChunkstoreError):
 
 
 class NeverActive(ChunkstoreError):
-    """The version that was waited for cannot become active: collected, erased, rolled back or waiting on a dead letter."""
+    """The version waited for cannot become active: collected, erased, rolled back, or on a dead letter."""
 
 
 class WaitTimeout(ChunkstoreError, TimeoutError):

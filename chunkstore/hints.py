@@ -46,7 +46,9 @@ class Hints:
         await asyncio.sleep(QUIET_SECONDS)
         try:
             async with self._database.transaction() as conn:
-                await conn.execute("SELECT pg_notify(%(channel)s, '')", {"channel": channel(self._database.schema)})
+                await conn.execute(
+                    "SELECT pg_notify(%(channel)s, '')", {"channel": channel(self._database.schema)}
+                )
         except ChunkstoreError:
             return
 

@@ -1,4 +1,4 @@
-"""Checks what callers hand in, before anything is written: each error names field, value and what is allowed."""
+"""Checks what callers hand in before anything is written; errors name field, value and what is allowed."""
 
 import math
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 
 from chunkstore.errors import InvalidInput
-from chunkstore.model import Metadata, Place
+from chunkstore.model import Place
 from chunkstore.settings import (
     MAX_CONTENT_BYTES,
     MAX_IDEMPOTENCY_KEY_BYTES,
@@ -45,7 +45,7 @@ def checked_content(content: object, position: int) -> bytes:
 
 
 def checked_place(place: object, position: int) -> Place | None:
-    """The place as it is. Raises InvalidInput for negative or reversed offsets, or pages and lines below 1."""
+    """The place as it is. Raises InvalidInput for negative or reversed offsets, pages or lines below 1."""
     if place is None:
         return None
     field = f"chunks[{position}].place"
@@ -60,11 +60,11 @@ def checked_place(place: object, position: int) -> Place | None:
     return place
 
 
-def checked_metadata(metadata: object, field: str) -> bytes:
-    """The metadata as JSON with sorted keys. Raises InvalidInput unless it is a JSON object within the limits."""
+def checked_metadata(metadata: Any, field: str) -> bytes:
+    """The metadata as JSON with sorted keys. Raises InvalidInput unless it is an object within the limits."""
     if not isinstance(metadata, dict):
         raise InvalidInput(field, metadata, "metadata is a JSON object (a dict)")
-    _check_json(metadata, field, depth=1)  # pyright: ignore[reportUnknownArgumentType]
+    _check_json(metadata, field, depth=1)
     try:
         encoded = msgspec.json.encode(metadata, order="deterministic")
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
@@ -75,26 +75,33 @@ def checked_metadata(metadata: object, field: str) -> bytes:
 
 
 def _check_json(value: Any, field: str, depth: int) -> None:
+    """Raises InvalidInput at the first thing that JSON, or jsonb, cannot hold."""
     if depth > MAX_METADATA_DEPTH:
         raise InvalidInput(field, "a deeper nesting", f"at most {MAX_METADATA_DEPTH} levels")
-    if isinstance(value, str):
-        allowed = "text without NUL or lone surrogates"
-        if b"\0" in _utf8(value, field, allowed):
-            raise InvalidInput(field, value, allowed)
-    elif isinstance(value, dict):
-        for name, inner in value.items():  # pyright: ignore[reportUnknownVariableType]
-            if not isinstance(name, str):
-                raise InvalidInput(field, name, "keys of JSON objects are text")
-            _check_json(name, f"{field} key", depth)
-            _check_json(inner, f"{field}.{name[:40]}", depth + 1)
-    elif isinstance(value, list | tuple):
-        for i, inner in enumerate(value):  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
-            _check_json(inner, f"{field}[{i}]", depth + 1)
-    elif isinstance(value, float):
-        if not math.isfinite(value):
+    match value:
+        case str():
+            _check_text(value, field)
+        case dict():
+            for name, inner in value.items():
+                if not isinstance(name, str):
+                    raise InvalidInput(field, name, "keys of JSON objects are text")
+                _check_text(name, f"{field} key")
+                _check_json(inner, f"{field}.{name[:40]}", depth + 1)
+        case list() | tuple():
+            for i, inner in enumerate(value):
+                _check_json(inner, f"{field}[{i}]", depth + 1)
+        case float() if not math.isfinite(value):
             raise InvalidInput(field, value, "a finite number: JSON has no NaN and no infinity")
-    elif not (value is None or isinstance(value, bool | int)):
-        raise InvalidInput(field, value, "JSON holds objects, arrays, text, numbers, true, false and null")
+        case None | bool() | int() | float():
+            return
+        case _:
+            raise InvalidInput(field, value, "JSON holds objects, arrays, text, numbers, true, false, null")
+
+
+def _check_text(text: str, field: str) -> None:
+    allowed = "text without NUL or lone surrogates"
+    if b"\0" in _utf8(text, field, allowed):
+        raise InvalidInput(field, text, allowed)
 
 
 def checked_version(number: object, field: str, least: int = 1) -> int:

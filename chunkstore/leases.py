@@ -127,9 +127,7 @@ async def is_idle(conn: AsyncConnection[Any], group: str) -> bool:
     return await rows.fetch_value(conn, LEASES.idle, {"group": group})
 
 
-async def _held(
-    conn: AsyncConnection[Any], statement: bytes, lease: Lease, params: dict[str, Any]
-) -> None:
+async def _held(conn: AsyncConnection[Any], statement: bytes, lease: Lease, params: dict[str, Any]) -> None:
     if await rows.fetch_value(conn, statement, lease.key | params) is None:
         raise LeaseLost(f"range {lease.lo} of partition {lease.partition} was taken over by another consumer")
 
@@ -153,9 +151,7 @@ async def claim_checkpoint(
 
 async def renew_checkpoint(conn: AsyncConnection[Any], checkpoint: Checkpoint, *, seconds: float) -> None:
     """Extends the checkpoint's lease from now. Raises LeaseLost where it was taken over."""
-    await _held_checkpoint(
-        conn, LEASES.renew_checkpoint, checkpoint, {"lease": timedelta(seconds=seconds)}
-    )
+    await _held_checkpoint(conn, LEASES.renew_checkpoint, checkpoint, {"lease": timedelta(seconds=seconds)})
 
 
 async def release_checkpoint(conn: AsyncConnection[Any], checkpoint: Checkpoint, *, position: int) -> None:
@@ -172,4 +168,6 @@ async def _held_checkpoint(
     conn: AsyncConnection[Any], statement: bytes, checkpoint: Checkpoint, params: dict[str, Any]
 ) -> None:
     if await rows.fetch_value(conn, statement, checkpoint.key | params) is None:
-        raise LeaseLost(f"the checkpoint of partition {checkpoint.partition} was taken over by another projector")
+        raise LeaseLost(
+            f"the checkpoint of partition {checkpoint.partition} was taken over by another projector"
+        )

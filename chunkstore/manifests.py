@@ -172,9 +172,7 @@ async def insert_segments(
     return stored
 
 
-def _segment_row(
-    number: SegmentId, file: FileId, draft: Draft, ids: dict[bytes, ChunkId]
-) -> dict[str, Any]:
+def _segment_row(number: SegmentId, file: FileId, draft: Draft, ids: dict[bytes, ChunkId]) -> dict[str, Any]:
     chunks = [ids[chunk.hash] for chunk in draft.chunks]
     return {
         "segment": number,

@@ -38,9 +38,7 @@ async def fetch_values(
         return await cursor.fetchall()
 
 
-async def fetch_value(
-    conn: AsyncConnection[Any], statement: Statement, params: Params | None = None
-) -> Any:
+async def fetch_value(conn: AsyncConnection[Any], statement: Statement, params: Params | None = None) -> Any:
     """The first column of the first row, or None where there is no row."""
     async with conn.cursor(binary=True, row_factory=scalar_row) as cursor:
         await cursor.execute(statement, params)

@@ -17,7 +17,7 @@ from chunkstore.statements import load
 
 SEARCH = load("search")
 
-_OPERATORS = {"cosine": "<=>", "l2": "<->", "ip": "<#>"}
+_OPERATORS = {"cosine": sql.SQL("<=>"), "l2": sql.SQL("<->"), "ip": sql.SQL("<#>")}
 
 # The index scan goes on until k active rows are found, whatever lies superseded between them.
 _ITERATIVE = b"SET LOCAL hnsw.iterative_scan = relaxed_order"
@@ -38,7 +38,7 @@ class _Row(msgspec.Struct, frozen=True):
 
 
 def checked_vector(vector: object, model: CollectionModel) -> np.ndarray:
-    """The query as `(d,) float32`. Raises InvalidInput for a wrong length, NaN, infinity, or zero under cosine."""
+    """The query as `(d,) float32`. Raises InvalidInput for a wrong length, NaN, infinity, zero under cosine."""
     allowed = f"{model.dimensions} finite numbers, as the model {model.name!r} gives"
     try:
         query = np.asarray(vector, dtype=np.float32)
@@ -72,10 +72,11 @@ async def search(conn: AsyncConnection[Any], model: CollectionModel, query: np.n
 
 def nearest_statement(model: CollectionModel) -> sql.Composed:
     """The search statement of one (collection, model)."""
-    return sql.SQL(SEARCH.text("nearest")).format(  # pyright: ignore[reportArgumentType]
+    return SEARCH.composed(
+        "nearest",
         search=sql.Identifier(model.search_table),
         active=sql.Identifier(model.active_table),
-        operator=sql.SQL(_OPERATORS[model.distance]),
+        operator=_OPERATORS[model.distance],
         type=sql.SQL("halfvec({})").format(sql.Literal(model.dimensions)),
     )
 
@@ -129,5 +130,3 @@ async def is_active(conn: AsyncConnection[Any], file: FileId, version: int, mode
             f"version {version} waits on a dead letter; see `dead_letters`, then retry or discard it"
         )
     return False
-
-

@@ -38,14 +38,11 @@ def names(collection: CollectionId, model: ModelId) -> tuple[str, str]:
     return f"search_{collection}_{model}", f"active_{collection}_{model}"
 
 
-async def create(
-    conn: AsyncConnection[Any], search_table: str, active_table: str, dimensions: int
-) -> None:
+async def create(conn: AsyncConnection[Any], search_table: str, active_table: str, dimensions: int) -> None:
     """Creates an empty pair; vectors are kept in half precision."""
     kind = sql.SQL("halfvec({})").format(sql.Literal(dimensions))
-    create_search = sql.SQL(COLLECTIONS.text("create_search_table")).format(  # pyright: ignore[reportArgumentType]
-        search=sql.Identifier(search_table), type=kind
+    await conn.execute(
+        COLLECTIONS.composed("create_search_table", search=sql.Identifier(search_table), type=kind)
     )
-    await conn.execute(create_search)
     await conn.execute(COLLECTIONS.with_tables("keep_no_samples", search=search_table))
     await conn.execute(COLLECTIONS.with_tables("create_active_table", active=active_table))

@@ -6,7 +6,7 @@ between is sent to the server as it stands, so what is read there can be pasted 
 
 import re
 from importlib import resources
-from typing import NamedTuple
+from typing import LiteralString, NamedTuple, cast
 
 from psycopg import sql
 
@@ -16,14 +16,14 @@ _HEADER = re.compile(r"^-- name: (\w+)[ \t]*$", re.MULTILINE)
 class Statements:
     """The statements of one `.sql` file, each an attribute: `LOG.head` is the bytes of `head`."""
 
-    def __init__(self, idea: str, texts: dict[str, str]) -> None:
+    def __init__(self, idea: str, texts: dict[str, LiteralString]) -> None:
         self._idea = idea
         self._texts = texts
 
     def __getattr__(self, name: str) -> bytes:
         return self.text(name).encode()
 
-    def text(self, name: str) -> str:
+    def text(self, name: str) -> LiteralString:
         """The statement's text. Raises AttributeError for a name that the file does not hold."""
         try:
             return self._texts[name]
@@ -36,13 +36,16 @@ class Statements:
 
     def with_tables(self, name: str, **tables: str) -> sql.Composed:
         """The statement with its `{table}` places filled by quoted identifiers."""
-        identifiers = {place: sql.Identifier(table) for place, table in tables.items()}
-        return sql.SQL(self.text(name)).format(**identifiers)  # pyright: ignore[reportArgumentType]
+        return self.composed(name, **{place: sql.Identifier(table) for place, table in tables.items()})
+
+    def composed(self, name: str, **parts: sql.Composable) -> sql.Composed:
+        """The statement with its `{part}` places filled."""
+        return sql.SQL(self.text(name)).format(**parts)
 
 
 class _Parsed(NamedTuple):
     name: str
-    text: str
+    text: LiteralString
 
 
 def load(idea: str) -> Statements:
@@ -55,6 +58,6 @@ def _parse(source: str) -> list[_Parsed]:
     headers = list(_HEADER.finditer(source))
     ends = [header.start() for header in headers[1:]] + [len(source)]
     return [
-        _Parsed(header[1], source[header.end() : end].strip().rstrip(";"))
+        _Parsed(header[1], cast("LiteralString", source[header.end() : end].strip().rstrip(";")))
         for header, end in zip(headers, ends, strict=True)
     ]

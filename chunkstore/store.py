@@ -5,6 +5,7 @@ Async; `chunkstore.sync` is the same for blocking callers.
 
 from collections.abc import AsyncIterator, Sequence
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -150,7 +151,10 @@ class Collection:
     async def delete(
         self, key: str, *, expected_version: int | None = None, metadata: Metadata | None = None
     ) -> Version:
-        """Appends a tombstone: searches lose the file, its history stays. Raises UnknownFile, StaleVersion."""
+        """Appends a tombstone: searches lose the file, its history stays.
+
+        Raises UnknownFile, StaleVersion.
+        """
         write = self._write(key, expected_version, None, metadata)
         version = await appending.delete(self.store.database, write)
         self.store.hints.give()
@@ -190,10 +194,7 @@ class Collection:
         }
         async with self.store.database.transaction() as conn:
             found = await rows.fetch_all(
-                conn,
-                versions.VERSIONS.history,
-                params,
-                row=lambda **columns: Version(collection=self.name, key=key, **columns),
+                conn, versions.VERSIONS.history, params, row=partial(Version, collection=self.name, key=key)
             )
         if not found:
             raise collections.unknown_file(key)
@@ -323,7 +324,9 @@ class Collection:
         for model in self._models:
             if model.name == name:
                 return model
-        raise UnknownModel(f"model: the collection has no model {name!r}; it has {', '.join(self.model_names)}")
+        raise UnknownModel(
+            f"model: the collection has no model {name!r}; it has {', '.join(self.model_names)}"
+        )
 
     async def _read_models(self) -> None:
         async with self.store.database.transaction() as conn:

@@ -1,4 +1,4 @@
-"""The embedding consumer: reads what a range owes, copies equal texts, embeds the rest, stores it all at once.
+"""The embedding consumer: reads what a range owes, copies equal texts, embeds the rest, stores it at once.
 
 Keeps rules 10 to 14: skips what no version needs, carries copied vectors from the read, halves a failing
 batch, counts attempts for single chunks alone, and writes in one transaction with its lease.
@@ -193,9 +193,7 @@ class _Embedding:
         *,
         finished: bool = True,
     ) -> None:
-        stored = await embeddings.complete(
-            conn, lease, self._known.model, ids, vectors, finished=finished
-        )
+        stored = await embeddings.complete(conn, lease, self._known.model, ids, vectors, finished=finished)
         self._report.stored += len(stored)
         self._report.ranges += finished
         if stored:

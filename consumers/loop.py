@@ -60,7 +60,7 @@ class Loop:
         self._start = 0
 
     async def run(self, *, drain: bool = False, stop: anyio.Event | None = None) -> None:
-        """Runs until `stop` is set, or with `drain` until the group has nothing in flight and nothing to claim.
+        """Runs until `stop` is set, or with `drain` until nothing is in flight and nothing to claim.
 
         At a stop the range that the model works on is finished and what is only read is given back.
         """

@@ -56,7 +56,7 @@ async def _activate(
 
 
 async def _stage(database: Database, checkpoint: Checkpoint, model: ModelId, file: FileId) -> None:
-    """Stages missing search rows in batches, until the switch has at most one batch left to insert (rule 17)."""
+    """Stages missing search rows in batches, until at most one batch is left for the switch (rule 17)."""
     params = checkpoint.key | {"model": model, "file": file, "limit": _ROWS}
     staged = _ROWS
     while staged == _ROWS:

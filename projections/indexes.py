@@ -1,8 +1,10 @@
-"""HNSW indexes: deferred during a first bulk load, built beside the writers, rebuilt when much of one is dead.
+"""HNSW indexes: deferred during a first bulk load, built beside the writers, rebuilt when much is dead.
 
 An insert into an index costs about a millisecond, a bulk build a tenth of that; a vacuum of one costs
 more than building it anew. So there is none below 5,000 rows, where an exact search is as fast.
 """
+
+from typing import Any
 
 import msgspec
 from psycopg import AsyncConnection, sql
@@ -22,7 +24,11 @@ REBUILD_FROM_DEAD = 0.4
 # A load is over when fewer chunks wait than this share of the rows that are there.
 _WAITING_SHARE = 0.1
 
-_OPERATORS = {"cosine": "halfvec_cosine_ops", "l2": "halfvec_l2_ops", "ip": "halfvec_ip_ops"}
+_OPERATORS = {
+    "cosine": sql.SQL("halfvec_cosine_ops"),
+    "l2": sql.SQL("halfvec_l2_ops"),
+    "ip": sql.SQL("halfvec_ip_ops"),
+}
 
 
 class _Table(msgspec.Struct, frozen=True):
@@ -54,7 +60,7 @@ async def build_due(database: Database, model: ModelId) -> int:
 
 
 async def rebuild_due(database: Database, model: ModelId | None = None) -> int:
-    """Rebuilds the indexes of which two fifths or more is dead, and vacuums their tables; returns how many."""
+    """Rebuilds the indexes of which two fifths or more is dead, vacuums their tables; returns how many."""
     rebuilt = 0
     for table in await _tables(database, model):
         if table.valid and table.dead >= REBUILD_FROM_DEAD * max(table.live + table.dead, 1):
@@ -102,14 +108,15 @@ async def build_beside(database: Database, model: CollectionModel, search_table:
     return True
 
 
-async def _create(conn: AsyncConnection, search_table: str, distance: str) -> None:
+async def _create(conn: AsyncConnection[Any], search_table: str, distance: str) -> None:
     index = f"{search_table}_hnsw"
     await conn.execute(INDEXES.with_tables("drop_index", index=index))
     await conn.execute("SET maintenance_work_mem = '512MB'")
-    create = sql.SQL(INDEXES.text("create_index")).format(  # pyright: ignore[reportArgumentType]
+    create = INDEXES.composed(
+        "create_index",
         index=sql.Identifier(index),
         search=sql.Identifier(search_table),
-        operators=sql.SQL(_OPERATORS[distance]),
+        operators=_OPERATORS[distance],
     )
     await conn.execute(create)
 
@@ -124,5 +131,5 @@ async def _rebuild(database: Database, table: _Table) -> bool:
     return True
 
 
-async def _locked(conn: AsyncConnection, table: _Table) -> bool:
+async def _locked(conn: AsyncConnection[Any], table: _Table) -> bool:
     return await rows.fetch_value(conn, INDEXES.try_lock, {"index": table.index})

@@ -79,9 +79,7 @@ class _Rebuild:
     async def _begin(self) -> None:
         """Makes empty tables, known to erase and sweep before a vector is in them."""
         async with self._database.transaction() as conn:
-            await conn.execute(
-                REBUILD.with_tables("drop_tables", search=self._search, active=self._active)
-            )
+            await conn.execute(REBUILD.with_tables("drop_tables", search=self._search, active=self._active))
             await search_tables.create(conn, self._search, self._active, self._model.dimensions)
             await conn.execute(REBUILD.set_rebuilding, self._params | {"rebuilding": True})
 
@@ -98,7 +96,7 @@ class _Rebuild:
         return copied
 
     async def _swap(self) -> tuple[int, int]:
-        """Replays the tail, copies what became active, and flips, in one transaction under all checkpoints."""
+        """Replays the tail, copies what became active, and flips: one transaction under all checkpoints."""
         both = {"search": self._search, "active": self._active}
         async with self._database.transaction() as conn:
             group = leases.projector_group(self._model.model)
@@ -134,6 +132,5 @@ class _Rebuild:
 
     def _with_numbers(self, name: str) -> sql.Composed:
         """A statement that cannot take parameters, or runs once: its numbers stand in the text."""
-        return sql.SQL(REBUILD.text(name)).format(  # pyright: ignore[reportArgumentType]
-            collection=sql.Literal(self._number), model=sql.Literal(self._model.model)
-        )
+        numbers = {"collection": self._number, "model": self._model.model}
+        return REBUILD.composed(name, **{place: sql.Literal(number) for place, number in numbers.items()})
