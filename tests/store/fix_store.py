@@ -1,0 +1,22 @@
+"""Fixtures that give an open store on a fresh schema, and a collection in it."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from chunkstore.store import ChunkStore, Collection
+
+MODEL = "hashing:8"
+
+
+@pytest.fixture
+async def store(dsn: str, schema: str) -> AsyncIterator[ChunkStore]:
+    """An open store on a fresh migrated schema."""
+    async with await ChunkStore.open(dsn, schema=schema) as opened:
+        yield opened
+
+
+@pytest.fixture
+async def collection(store: ChunkStore) -> Collection:
+    """A collection of a model that costs nothing."""
+    return await store.collection("docs", model=MODEL)
