@@ -451,6 +451,7 @@ DECLARE
     _table   text;
     _removed integer := 0;
 BEGIN
+    PERFORM require_read_committed();
     PERFORM FROM files f WHERE f.file = _file FOR NO KEY UPDATE;
     SELECT needed_segments(_file) || coalesce(v.segments, '{}'), cm.search_table
     INTO _needed, _table
