@@ -88,4 +88,5 @@ def _is_unambiguous(text: str, parameters: dict[str, str]) -> bool:
     if re.match(r"postgres(ql)?://", text) is None:
         return True
     # An unencoded @ or / in a password moves the rest of it into the host or the database's name.
-    return text.count("@") <= 1
+    authority, _, rest = text.partition("://")[2].partition("/")
+    return authority.count("@") <= 1 and "@" not in rest
