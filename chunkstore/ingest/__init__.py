@@ -1,0 +1,1 @@
+"""Files in: found, read, cut into chunks, appended as versions."""
