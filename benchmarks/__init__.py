@@ -1,0 +1,1 @@
+"""Ratios against a peer or a physical limit, in one run on one machine; never a timed test."""

@@ -1,0 +1,28 @@
+"""Runs a consumer and a projector beside a piece of work, in one process, as `chunkstore up` does."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import anyio
+
+from chunkstore import ChunkStore
+from chunkstore.models import Model
+from consumers.embedding import EmbeddingConsumer
+from projections.projector import Projector
+
+
+@asynccontextmanager
+async def running(store: ChunkStore, model: Model) -> AsyncIterator[None]:
+    """A consumer and a projector of the model, stopped at the end of the block."""
+    stop = anyio.Event()
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(lambda: EmbeddingConsumer(store, model).run(stop=stop))
+        tasks.start_soon(lambda: Projector(store, model.name).run(stop=stop))
+        yield
+        stop.set()
+
+
+async def drain(store: ChunkStore, model: Model) -> None:
+    """Embeds and projects until nothing is left to do."""
+    await EmbeddingConsumer(store, model).run(drain=True)
+    await Projector(store, model.name).run(drain=True)
