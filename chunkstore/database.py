@@ -34,13 +34,13 @@ class Database:
         self,
         schema: str,
         dsn: Dsn,
-        paths: "_SearchPaths",
+        session: "_Session",
         pool: AsyncConnectionPool,
         server: EmbeddedServer | None = None,
     ) -> None:
         self.schema = schema
         self._dsn = dsn
-        self._paths = paths
+        self._session = session
         self._pool = pool
         self._server = server
 
@@ -67,12 +67,17 @@ class Database:
             assert address is not None
             if migrate:
                 await anyio.to_thread.run_sync(migrations.apply, address, where.schema)
-            paths = await _check(address, where.schema)
+            session = await _check(address, where.schema)
             pool = await _open_pool(address, max_size)
         except BaseException:
             await embedded.release(server)
             raise
-        return cls(where.schema, address, paths, pool, server)
+        return cls(where.schema, address, session, pool, server)
+
+    @property
+    def has_iterative_scans(self) -> bool:
+        """Whether the server's pgvector goes on with an index scan until enough rows pass a join."""
+        return self._session.has_iterative_scans
 
     async def close(self) -> None:
         """Closes the connections; the last user of an embedded server stops it."""
@@ -80,14 +85,15 @@ class Database:
         await embedded.release(self._server)
 
     @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[AsyncConnection]:
+    async def transaction(self, settings: bytes = b"") -> AsyncIterator[AsyncConnection]:
         """A READ COMMITTED transaction in the store's schema, committed at the end, rolled back on an error.
 
         Begins in one round trip, with settings that end with the transaction, so that pgbouncer may pool
-        transactions. Retries nothing. psycopg's errors leave it as ours.
+        transactions; `settings` holds more of them (`SET LOCAL …`). Retries nothing. psycopg's errors leave
+        it as ours.
         """
         with translated(self._dsn):
-            connection = await self._begin()
+            connection = await self._begin(settings)
             try:
                 yield connection
                 await _commit(connection)
@@ -106,16 +112,16 @@ class Database:
         with translated(self._dsn):
             connection = await _connect(self._dsn)
             try:
-                await connection.execute(self._paths.set_session, prepare=False)
+                await connection.execute(self._session.set_session, prepare=False)
                 yield connection
             finally:
                 await _reset_and_close(connection)
 
-    async def _begin(self) -> AsyncConnection:
+    async def _begin(self, settings: bytes) -> AsyncConnection:
         try:
             connection = await self._pool.getconn()
             try:
-                await connection.execute(self._paths.begin, prepare=False)
+                await connection.execute(self._session.begin + settings, prepare=False)
             except BaseException:
                 await _roll_back(connection)
                 await self._pool.putconn(connection)
@@ -140,20 +146,23 @@ class Database:
         return f"Database(schema={self.schema!r}, dsn={self._dsn!r})"
 
 
-class _SearchPaths(msgspec.Struct, frozen=True):
+class _Session(msgspec.Struct, frozen=True):
     begin: bytes
     set_session: bytes
+    has_iterative_scans: bool
 
     @classmethod
-    def over(cls, schema: str, extension: str) -> "_SearchPaths":
+    def of(cls, schema: str, server: requirements.Server) -> "_Session":
+        extension = server.require_vector()
         path = sql.SQL(", ").join(map(sql.Identifier, dict.fromkeys((schema, extension)))).as_string()
         return cls(
-            begin=f"BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL search_path = {path}".encode(),
+            begin=f"BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL search_path = {path};".encode(),
             set_session=f"SET search_path = {path}".encode(),
+            has_iterative_scans=server.has_iterative_scans,
         )
 
 
-async def _check(dsn: Dsn, schema: str) -> _SearchPaths:
+async def _check(dsn: Dsn, schema: str) -> _Session:
     # Directly: the error comes at once and says what is wrong, where a pool would wait and say nothing.
     with translated(dsn):
         connection = await _connect(dsn)
@@ -165,7 +174,7 @@ async def _check(dsn: Dsn, schema: str) -> _SearchPaths:
         finally:
             await connection.close()
     migrations.check(schema, applied)
-    return _SearchPaths.over(schema, server.require_vector())
+    return _Session.of(schema, server)
 
 
 async def _applied(connection: AsyncConnection, schema: str) -> list[str]:

@@ -46,15 +46,13 @@ class Hints:
         await asyncio.sleep(QUIET_SECONDS)
         try:
             async with self._database.transaction() as conn:
-                await conn.execute(
-                    "SELECT pg_notify(%(channel)s, '')", {"channel": channel(self._database.schema)}
-                )
+                await conn.execute(f"NOTIFY {channel(self._database.schema)}".encode())
         except ChunkstoreError:
             return
 
 
 class Waiting:
-    """Waits for more work: until a hint, a stop, or the next poll, whose pause doubles while nothing comes."""
+    """Waits for more work: until a hint, a stop, or a poll, whose pause doubles while nothing comes."""
 
     def __init__(self) -> None:
         self._hinted = anyio.Event()

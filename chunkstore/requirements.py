@@ -8,6 +8,7 @@ from chunkstore.errors import SchemaNotMigrated, UnsupportedServer
 
 OLDEST_SERVER = 15
 OLDEST_VECTOR = (0, 7, 0)
+ITERATIVE_VECTOR = (0, 8, 0)
 
 FACTS = b"""
 SELECT
@@ -56,6 +57,11 @@ class Server(msgspec.Struct, frozen=True):
                 f"pgvector is {found}; {'.'.join(map(str, OLDEST_VECTOR))} is the oldest supported:"
                 " install a newer one, then ALTER EXTENSION vector UPDATE"
             )
+
+    @property
+    def has_iterative_scans(self) -> bool:
+        """Whether an index scan can go on until enough rows pass the join (pgvector 0.8)."""
+        return self.vector is not None and _numbers(self.vector) >= ITERATIVE_VECTOR
 
     def require_vector(self) -> str:
         """The schema of the vector extension. Raises SchemaNotMigrated where the database lacks it."""

@@ -19,15 +19,13 @@ SEARCH = load("search")
 
 _OPERATORS = {"cosine": sql.SQL("<=>"), "l2": sql.SQL("<->"), "ip": sql.SQL("<#>")}
 
-# The index scan goes on until k active rows are found, whatever lies superseded between them.
-_ITERATIVE = b"SET LOCAL hnsw.iterative_scan = relaxed_order"
-
 
 class _Row(msgspec.Struct, frozen=True):
     key: str
     version: int
     chunk_id: ChunkId
     distance: float
+    exact: bool
     content: str
     metadata: dict[str, Any]
     ordinal: int
@@ -38,7 +36,10 @@ class _Row(msgspec.Struct, frozen=True):
 
 
 def checked_vector(vector: object, model: CollectionModel) -> np.ndarray:
-    """The query as `(d,) float32`. Raises InvalidInput for a wrong length, NaN, infinity, zero under cosine."""
+    """The query as `(d,) float32`.
+
+    Raises InvalidInput for a wrong length, NaN, infinity, or zero under cosine.
+    """
     allowed = f"{model.dimensions} finite numbers, as the model {model.name!r} gives"
     try:
         query = np.asarray(vector, dtype=np.float32)
@@ -55,18 +56,20 @@ def checked_vector(vector: object, model: CollectionModel) -> np.ndarray:
     return query
 
 
+def settings(k: int, *, iterative: bool) -> bytes:
+    """What an index scan needs to find k active rows, whatever lies superseded between them."""
+    ef_search = b"SET LOCAL hnsw.ef_search = %d;" % min(1000, max(40, k))
+    return ef_search + b"SET LOCAL hnsw.iterative_scan = relaxed_order;" if iterative else ef_search
+
+
 async def search(conn: AsyncConnection[Any], model: CollectionModel, query: np.ndarray, k: int) -> Hits:
-    """The k nearest active chunks, best first; `exact` where no index stands."""
-    exact = not await rows.fetch_value(conn, SEARCH.has_index, {"table": f'"{model.search_table}"'})
-    if not exact:
-        await conn.execute(_ITERATIVE)
-        await conn.execute(sql.SQL("SET LOCAL hnsw.ef_search = {}").format(min(1000, max(40, k))))
-    found = await rows.fetch_all(
-        conn,
-        nearest_statement(model),
-        {"query": _literal(query), "k": k, "model": model.model},
-        row=_Row,
-    )
+    """The k nearest active chunks, best first; `exact` where no index stands.
+
+    The caller's transaction has begun with `settings`.
+    """
+    params = {"query": _literal(query), "k": k, "model": model.model, "table": f'"{model.search_table}"'}
+    found = await rows.fetch_all(conn, nearest_statement(model), params, row=_Row)
+    exact = found[0].exact if found else not await rows.fetch_value(conn, SEARCH.has_index, params)
     return Hits([_hit(row, model.distance) for row in found], exact=exact)
 
 

@@ -248,7 +248,9 @@ class Collection:
         else:
             vector = query
         checked = searching.checked_vector(vector, searched)
-        async with self.store.database.transaction() as conn:
+        database = self.store.database
+        settings = searching.settings(k, iterative=database.has_iterative_scans)
+        async with database.transaction(settings) as conn:
             return await searching.search(conn, searched, checked, k)
 
     async def wait_until_active(self, version: Version, timeout: float = 60.0) -> None:

@@ -31,7 +31,6 @@ class FileState(msgspec.Struct, frozen=True):
     last_version: int
     latest: int
     target: int
-    erased: bool
     latest_digest: bytes | None
     latest_tombstone: bool
     latest_segments: list[SegmentId]
@@ -85,11 +84,10 @@ async def lock(
 
 async def lock_existing(conn: AsyncConnection[Any], collection: CollectionId, key: str) -> FileState:
     """Locks the file of the key. Raises UnknownFile where there is none, or it was erased meanwhile."""
-    found = await rows.fetch_value(conn, VERSIONS.file_of, {"collection": collection, "key": key})
+    found = await rows.fetch_value(conn, VERSIONS.lock_by_key, {"collection": collection, "key": key})
     if found is not None:
-        await conn.execute(VERSIONS.lock_known_file, {"file": found})
         state = await _state(conn, found, None)
-        if not state.erased and state.latest > 0:
+        if state.latest > 0:
             return state
     raise UnknownFile(f"key: no file {key!r} in this collection; append it first")
 

@@ -10,7 +10,15 @@ WITH nearest AS MATERIALIZED (
     LIMIT %(k)s
 )
 SELECT f.key, v.version, n.chunk_id, n.distance, c.content, c.metadata, p.ordinal,
-       p.start, p."end", p.page, p.line
+       p.start, p."end", p.page, p.line,
+       NOT EXISTS (
+           SELECT FROM pg_index x
+           JOIN pg_class i ON i.oid = x.indexrelid
+           JOIN pg_am am ON am.oid = i.relam
+           WHERE x.indrelid = to_regclass(%(table)s)
+             AND am.amname = 'hnsw'
+             AND x.indisvalid
+       ) AS exact
 FROM nearest n
 JOIN files f ON f.file = n.file
 JOIN active_versions av ON av.file = n.file AND av.model = %(model)s

@@ -11,7 +11,7 @@ FOR NO KEY UPDATE;
 
 -- name: state
 -- What a writer decides by; read after the file's lock, in a statement of its own (rule 1).
-SELECT f.file, f.partition, f.last_version, f.latest, f.target, f.key IS NULL AS erased,
+SELECT f.file, f.partition, f.last_version, f.latest, f.target,
        l.digest AS latest_digest,
        coalesce(l.tombstone, false) AS latest_tombstone,
        coalesce(l.segments, '{}') AS latest_segments,
@@ -117,6 +117,14 @@ RETURNING version;
 -- Remembers which version a retried append must be given (rule 7).
 INSERT INTO idempotency_keys (file, key, version, digest)
 VALUES (%(file)s, %(key)s, %(version)s, %(digest)s);
+
+-- name: lock_by_key
+-- Locks the file of a key, if it is there; one that an erasure takes meanwhile is not.
+SELECT file
+FROM files
+WHERE collection = %(collection)s
+  AND key = %(key)s
+FOR NO KEY UPDATE;
 
 -- name: file_of
 -- The number and the partition of a key's file.
