@@ -19,12 +19,13 @@ import numpy as np
 import pytest
 from psycopg import AsyncConnection
 
-from chunkstore import collections, embeddings, leases, rows
+from chunkstore import embeddings, leases, rows
 from chunkstore.embeddings import Owed
 from chunkstore.leases import Checkpoint, Lease
 from chunkstore.model import Chunk, ChunkId, FileId, ModelId
 from chunkstore.statements import Statements
 from chunkstore.store import ChunkStore, Collection
+from tests.store.rules import damage
 
 T = TypeVar("T")
 
@@ -94,7 +95,9 @@ class World:
 
     async def session(self) -> Session:
         """A connection of its own; nothing is begun."""
-        return Session(await self._stack.enter_async_context(self.store.database.connection()))
+        session = Session(await self._stack.enter_async_context(self.store.database.connection()))
+        await session.conn.execute("SET deadlock_timeout = '20ms'")
+        return session
 
     async def begun(self) -> Session:
         """A connection of its own inside a transaction."""
@@ -265,7 +268,6 @@ class World:
         partition = await self.partition_of(keys[0])
         held = await self.checkpoint(partition)
         statement = "SELECT outcome FROM activate(%(model)s, %(partition)s, %(epoch)s, %(files)s::bigint[])"
-        outcomes: dict[str, str] = {}
         params = {"model": self.model, "partition": partition, "epoch": held.epoch}
         if session is not None:
             found = await session.values(statement, **params, files=list(numbers.values()))
@@ -274,12 +276,19 @@ class World:
                 found = await rows.fetch_values(
                     conn, statement.encode(), {**params, "files": list(numbers.values())}
                 )
-        for key, outcome in zip(sorted(numbers, key=numbers.__getitem__), found, strict=True):
-            outcomes[key] = outcome
-        async with self.store.database.transaction() as conn:
-            if session is None:
+        if session is None:
+            async with self.store.database.transaction() as conn:
                 await leases.release_checkpoint(conn, held, position=held.position)
-        return outcomes
+        return dict(zip(sorted(numbers, key=numbers.__getitem__), found, strict=True))
+
+    async def keys_in_one_partition(self, count: int) -> list[str]:
+        """Keys whose files will share a partition."""
+        return await self.values(
+            "SELECT key FROM (SELECT 'file-' || i AS key FROM generate_series(1, 999) AS i) AS keys"
+            " WHERE (hashtextextended(key, %(collection)s) & 2147483647) %% 16 = 5 LIMIT %(count)s",
+            collection=self.number,
+            count=count,
+        )
 
     async def partition_of(self, key: str) -> int:
         return await self.value(
@@ -302,72 +311,13 @@ class World:
 
     async def damage(self) -> list[str]:
         """The invariants that the committed data breaks, each named; empty where all hold."""
-        broken: list[str] = []
-        for name, statement in _DAMAGE.items():
-            filled = statement.format(search=self.search_table, active=self.active_table)
-            if await self.value(f"SELECT EXISTS ({filled})"):
-                broken.append(name)
-        return broken
-
-
-_DAMAGE = {
-    "two events cover one offset, or none does": """
-        SELECT FROM (
-            SELECT last_offset - n - lag(last_offset, 1, -1) OVER (PARTITION BY partition ORDER BY last_offset) AS gap
-            FROM events
-        ) AS steps WHERE gap <> 0""",
-    "a manifest names a chunk that is gone": """
-        SELECT FROM versions v
-        CROSS JOIN LATERAL unnest(v.segments) AS l (segment)
-        LEFT JOIN segments s ON s.segment = l.segment
-        LEFT JOIN LATERAL unnest(s.chunks) AS c (chunk_id) ON true
-        WHERE v.state IN ('open', 'committed')
-          AND NOT EXISTS (SELECT FROM chunks WHERE chunk_id = c.chunk_id)""",
-    "a version's manifest is not as long as it says": """
-        SELECT FROM versions v
-        WHERE v.state IN ('open', 'committed')
-          AND v.chunks <> (
-              SELECT coalesce(sum(cardinality(s.chunks)), 0)
-              FROM unnest(v.segments) AS l (segment) JOIN segments s ON s.segment = l.segment
-          )""",
-    "an embedding without its chunk": """
-        SELECT FROM embeddings e WHERE NOT EXISTS (SELECT FROM chunks c WHERE c.chunk_id = e.chunk_id)""",
-    "a vector to search without its chunk": """
-        SELECT FROM {search} s WHERE NOT EXISTS (SELECT FROM chunks c WHERE c.chunk_id = s.chunk_id)""",
-    "a dead letter without its chunk": """
-        SELECT FROM dead_letters d WHERE NOT EXISTS (SELECT FROM chunks c WHERE c.chunk_id = d.chunk_id)""",
-    "an embedded chunk with a dead letter": """
-        SELECT FROM dead_letters d JOIN embeddings e USING (chunk_id, model)""",
-    "a member of an active version that is not": """
-        SELECT FROM {active} a
-        WHERE NOT EXISTS (
-            SELECT FROM active_versions v
-            JOIN versions w ON w.file = v.file AND w.version = v.version AND w.state = 'committed'
-            CROSS JOIN LATERAL unnest(w.segments) AS l (segment)
-            JOIN segments s ON s.segment = l.segment
-            WHERE v.file = a.file AND a.chunk_id = ANY (s.chunks)
-        )""",
-    "an active chunk that no search can find": """
-        SELECT FROM {active} a
-        JOIN embeddings e USING (chunk_id)
-        WHERE NOT EXISTS (SELECT FROM {search} s WHERE s.chunk_id = a.chunk_id)""",
-    "an active version with a chunk that is not a member": """
-        SELECT FROM active_versions v
-        JOIN collection_models m ON m.model = v.model AND m.active_table = '{active}'
-        JOIN versions w ON w.file = v.file AND w.version = v.version
-        CROSS JOIN LATERAL unnest(w.segments) AS l (segment)
-        JOIN segments s ON s.segment = l.segment
-        CROSS JOIN LATERAL unnest(s.chunks) AS c (chunk_id)
-        WHERE NOT EXISTS (SELECT FROM {active} a WHERE a.chunk_id = c.chunk_id)""",
-    "content of an erased file": """
-        SELECT FROM files f
-        WHERE f.latest = 0 AND f.key IS NULL
-          AND (EXISTS (SELECT FROM chunks c WHERE c.file = f.file)
-               OR EXISTS (SELECT FROM versions v WHERE v.file = f.file)
-               OR EXISTS (SELECT FROM segments s WHERE s.file = f.file)
-               OR EXISTS (SELECT FROM idempotency_keys i WHERE i.file = f.file)
-               OR EXISTS (SELECT FROM active_versions a WHERE a.file = f.file))""",
-}
+        return [
+            name
+            for name, statement in damage.STATEMENTS.items()
+            if await self.value(
+                f"SELECT EXISTS ({statement.format(search=self.search_table, active=self.active_table)})"
+            )
+        ]
 
 
 def vectors_for(chunks: Iterable[ChunkId]) -> np.ndarray:
