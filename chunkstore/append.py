@@ -22,8 +22,8 @@ from chunkstore.model import Chunk, ChunkId, CollectionId, FileId, Metadata, Seg
 from chunkstore.versions import NOTHING_STORED, Committed, FileState, Stored
 
 # A version of more chunks, or more content, is streamed under an open version.
-BATCH_CHUNKS = 4096
-BATCH_BYTES = 8 * 2**20
+BATCH_CHUNKS = 16_384
+BATCH_BYTES = 16 * 2**20
 
 ChunkSource = Iterable[Chunk] | AsyncIterable[Chunk]
 

@@ -42,7 +42,7 @@ class Prepared(msgspec.Struct, frozen=True, gc=False):
 def prepare(chunk: Chunk, *, headings: bool, position: int) -> Prepared:
     """Checks and hashes one chunk. Raises InvalidInput, naming the chunk by its position."""
     content = inputs.checked_content(chunk.content, position)
-    place = inputs.checked_place(chunk.place, position)
+    place = None if chunk.place is None else inputs.checked_place(chunk.place, position)
     if not chunk.metadata:
         text_hash = blake2b(content, digest_size=HASH_BYTES).digest()
         return Prepared(content, b"{}", text_hash, text_hash, place)
@@ -69,8 +69,9 @@ async def find_by_hash(
     wanted = list(wanted)
     params = {
         "file": file,
-        "hashes": [chunk.hash for chunk in wanted],
-        "text_hashes": [chunk.text_hash for chunk in wanted],
+        "count": len(wanted),
+        "hashes": b"".join([chunk.hash for chunk in wanted]),
+        "text_hashes": b"".join([chunk.text_hash for chunk in wanted]),
     }
     found = await rows.fetch_all(conn, CHUNKS.by_hash, params, row=_ByHash)
     return {row.hash: row.chunk_id for row in found}

@@ -34,14 +34,15 @@ def checked_idempotency_key(key: object) -> str | None:
 
 def checked_content(content: object, position: int) -> bytes:
     """The chunk's content as UTF-8. Raises InvalidInput for empty, too long, NUL or lone surrogates."""
-    field = f"chunks[{position}].content"
+    if isinstance(content, str):
+        try:
+            encoded = content.encode()
+        except UnicodeEncodeError:
+            encoded = b""
+        if 1 <= len(encoded) <= MAX_CONTENT_BYTES and b"\0" not in encoded:
+            return encoded
     allowed = f"content is text of 1 to {MAX_CONTENT_BYTES} UTF-8 bytes without NUL or lone surrogates"
-    if not isinstance(content, str):
-        raise InvalidInput(field, content, allowed)
-    encoded = _utf8(content, field, allowed)
-    if not 1 <= len(encoded) <= MAX_CONTENT_BYTES or b"\0" in encoded:
-        raise InvalidInput(field, content, allowed)
-    return encoded
+    raise InvalidInput(f"chunks[{position}].content", content, allowed)
 
 
 def checked_place(place: object, position: int) -> Place | None:

@@ -13,13 +13,18 @@ FROM STDIN (FORMAT binary);
 INSERT INTO chunks (chunk_id, file, hash, text_hash, content, metadata)
 SELECT c.chunk_id, %(file)s, c.hash, c.text_hash, c.content, c.metadata::jsonb
 FROM unnest(
-    %(ids)s::bigint[], %(hashes)s::bytea[], %(text_hashes)s::bytea[], %(contents)s::text[], %(metadata)s::text[]
+    %(ids)b::bigint[], %(hashes)b::bytea[], %(text_hashes)b::bytea[], %(contents)b::text[], %(metadata)b::text[]
 ) AS c (chunk_id, hash, text_hash, content, metadata);
 
 -- name: by_hash
 -- The chunks of a file among those hashes; the text's hash leads because the index stands on it.
+-- Both lists of hashes are one value each, 16 bytes a hash.
 SELECT min(c.chunk_id) AS chunk_id, c.hash
-FROM unnest(%(text_hashes)s::bytea[], %(hashes)s::bytea[]) AS wanted (text_hash, hash)
+FROM generate_series(0, %(count)s - 1) AS i
+CROSS JOIN LATERAL (
+    SELECT substring(%(text_hashes)b::bytea FROM i * 16 + 1 FOR 16) AS text_hash,
+           substring(%(hashes)b::bytea FROM i * 16 + 1 FOR 16) AS hash
+) AS wanted
 JOIN chunks c ON c.text_hash = wanted.text_hash AND c.file = %(file)s AND c.hash = wanted.hash
 GROUP BY c.hash;
 

@@ -4,7 +4,7 @@
 SELECT DISTINCT ON (s.digest) s.digest, s.segment
 FROM segments s
 WHERE s.file = %(file)s
-  AND s.digest = ANY (%(digests)s)
+  AND s.digest = ANY (%(digests)b)
   AND EXISTS (
       SELECT FROM versions v
       WHERE v.file = s.file
@@ -27,8 +27,8 @@ FROM generate_series(1, %(count)s);
 -- Stores one segment.
 INSERT INTO segments (segment, file, digest, min_chunk, max_chunk, chunks, hashes, starts, ends, pages, lines)
 VALUES (
-    %(segment)s, %(file)s, %(digest)s, %(min_chunk)s, %(max_chunk)s, %(chunks)s::bigint[], %(hashes)s,
-    %(starts)s::integer[], %(ends)s::integer[], %(pages)s::integer[], %(lines)s::integer[]
+    %(segment)s, %(file)s, %(digest)b, %(min_chunk)s, %(max_chunk)s, %(chunks)b::bigint[], %(hashes)b,
+    %(starts)b::integer[], %(ends)b::integer[], %(pages)b::integer[], %(lines)b::integer[]
 );
 
 -- name: read_chunks

@@ -1,0 +1,203 @@
+"""Finds the files that a list of paths means, and gives each the key that it keeps from run to run.
+
+A key is the name of the root and the path below it, with slashes: `docs/guide/install.md` for the
+folder `docs`, wherever the program was started. The root of a glob is the part before its first
+wildcard; the root of a single file is the folder that it lies in.
+
+In a folder, what is hidden, version control's or a tool's own, no text (unless its name promises
+text) or no regular file is left out, and so are links that lead out of the root or round in circles.
+"""
+
+import errno
+import os
+import re
+import stat
+from collections.abc import Iterable, Iterator
+from pathlib import Path, PurePath
+
+import msgspec
+
+from chunkstore.errors import InvalidInput
+from chunkstore.ingest.decoding import is_binary
+from chunkstore.ingest.globs import has_wildcard, matcher, split_root
+from chunkstore.ingest.parsers import is_registered
+
+_TOOL_FOLDERS = frozenset({"CVS", "_darcs", "__pycache__", "node_modules"})
+_HEAD_BYTES = 8_192
+
+
+class Source(msgspec.Struct, frozen=True):
+    """One file to read, and its key."""
+
+    key: str
+    path: Path
+
+
+class Problem(msgspec.Struct, frozen=True):
+    """A path that could not be looked at, and why."""
+
+    path: str
+    reason: str
+
+
+class Root(msgspec.Struct, frozen=True):
+    """A folder that was walked: the beginning of its keys, and which of the paths below it were meant."""
+
+    path: Path
+    prefix: str
+    pattern: re.Pattern[str] | None = None
+    unseen: tuple[str, ...] = ()
+    """Beginnings of keys under which nothing could be listed."""
+
+    def has_lost(self, key: str) -> bool:
+        """True where the key belongs to this root and nothing is left at its path.
+
+        False in every doubtful case: below a folder that cannot be listed, a file that cannot be read
+        or is left out.
+        """
+        below = key.removeprefix(self.prefix)
+        if below == key or (self.pattern is not None and not self.pattern.fullmatch(below)):
+            return False
+        return not key.startswith(self.unseen) and _is_gone(self.path / below)
+
+
+class Found(msgspec.Struct, frozen=True):
+    """The files in order of their keys, the roots that they came from, and what could not be looked at."""
+
+    sources: tuple[Source, ...]
+    roots: tuple[Root, ...]
+    problems: tuple[Problem, ...]
+
+    def has_lost(self, key: str) -> bool:
+        """True where the file of this key has gone from one of the roots."""
+        return any(root.has_lost(key) for root in self.roots)
+
+
+def find_sources(paths: Iterable[str | Path]) -> Found:
+    """Every file that the paths mean: files, folders, globs (`docs/**/*.md`).
+
+    A path that does not exist is a problem, not an error. Raises InvalidInput where two different
+    files would have one key.
+    """
+    sources: dict[str, Source] = {}
+    roots: list[Root] = []
+    problems: list[Problem] = []
+    for given in paths:
+        root, found, failed = _looked_up(str(given))
+        roots += [root] if root else []
+        problems += failed
+        for source in found:
+            known = sources.setdefault(source.key, source)
+            if known.path != source.path:
+                raise InvalidInput(
+                    "paths", str(source.path), f"{known.path} has the key {source.key!r} already: rename one folder"
+                )
+    return Found(tuple(source for _, source in sorted(sources.items())), tuple(roots), tuple(problems))
+
+
+def _looked_up(given: str) -> tuple[Root | None, list[Source], list[Problem]]:
+    if not given or "\0" in given:
+        raise InvalidInput("paths", given, "a path is text of at least one character without NUL")
+    path = Path(os.path.abspath(given))  # noqa: PTH100 - resolve() would follow links, and change the keys
+    if path.is_dir():
+        return _walked(path, None)
+    if path.exists():
+        return None, [Source(_prefix(path.parent) + path.name, path)], []
+    if not has_wildcard(given):
+        return None, [], [Problem(given, "no such file or folder")]
+    folder, pattern = split_root(path)
+    root, found, problems = _walked(folder, matcher(pattern))
+    if not found and not problems:
+        problems = [Problem(given, "no file matches")]
+    return root, found, problems
+
+
+def _walked(folder: Path, pattern: re.Pattern[str] | None) -> tuple[Root | None, list[Source], list[Problem]]:
+    walk = _Walk(folder, _prefix(folder))
+    found = [
+        source
+        for source in walk.files()
+        if pattern is None or pattern.fullmatch(source.key.removeprefix(walk.prefix))
+    ]
+    root = Root(folder, walk.prefix, pattern, tuple(walk.unseen))
+    return root, [source for source in found if _is_wanted(source.path)], walk.problems
+
+
+class _Walk:
+    """One walk through a folder; collects what it could not look at."""
+
+    def __init__(self, root: Path, prefix: str) -> None:
+        self.prefix = prefix
+        self.problems: list[Problem] = []
+        self.unseen: list[str] = []
+        self._root = root
+        self._real_root = Path(os.path.realpath(root))
+
+    def files(self) -> Iterator[Source]:
+        """The regular files in the root and below, in no particular order."""
+        pending: list[tuple[Path, frozenset[str]]] = [(self._root, frozenset())]
+        while pending:
+            folder, above = pending.pop()
+            real = os.path.realpath(folder)
+            if real in above:
+                continue
+            for path in self._listed(folder):
+                mode = self._mode(path)
+                if stat.S_ISREG(mode):
+                    yield Source(self._key(path), path)
+                elif stat.S_ISDIR(mode) and path.name not in _TOOL_FOLDERS:
+                    pending.append((path, above | {real}))
+
+    def _listed(self, folder: Path) -> list[Path]:
+        """What is in the folder and not hidden."""
+        try:
+            with os.scandir(folder) as entries:
+                return [Path(entry.path) for entry in entries if not entry.name.startswith(".")]
+        except OSError as error:
+            self._fail(folder, error)
+            self.unseen.append(self.prefix if folder == self._root else self._key(folder) + "/")
+            return []
+
+    def _mode(self, path: Path) -> int:
+        """What stands at the path or where its link leads; 0 for a link that leads out or nowhere."""
+        try:
+            mode = path.stat().st_mode
+            return 0 if path.is_symlink() and not self._is_inside(path) else mode
+        except OSError as error:
+            if error.errno != errno.ELOOP:
+                self._fail(path, error)
+            return 0
+
+    def _key(self, path: Path) -> str:
+        return self.prefix + path.relative_to(self._root).as_posix()
+
+    def _is_inside(self, link: Path) -> bool:
+        return Path(os.path.realpath(link)).is_relative_to(self._real_root)
+
+    def _fail(self, path: Path, error: OSError) -> None:
+        self.problems.append(Problem(str(path), error.strerror or type(error).__name__))
+
+
+def _prefix(folder: PurePath) -> str:
+    return f"{folder.name}/" if folder.name else ""
+
+
+def _is_wanted(path: Path) -> bool:
+    """True unless the file is no text and does not claim to be; reading it will say what is wrong."""
+    if is_registered(path):
+        return True
+    try:
+        with path.open("rb") as file:
+            return not is_binary(file.read(_HEAD_BYTES))
+    except OSError:
+        return True
+
+
+def _is_gone(path: Path) -> bool:
+    try:
+        path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except (OSError, ValueError):
+        return False
+    return False
