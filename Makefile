@@ -17,7 +17,7 @@ bench: .venv
 	$(BIN)/python -m benchmarks
 
 docs: .venv
-	$(BIN)/python -m docs.build
+	$(BIN)/python tools/make_reference.py
 
 # Made anew only when what it holds has changed.
 .venv: .venv/made
