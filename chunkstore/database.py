@@ -4,7 +4,7 @@ Keeps rule 1: every transaction is READ COMMITTED and says so itself, in the mes
 """
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Self
 
@@ -84,16 +84,26 @@ class Database:
         await self._pool.close()
         await embedded.release(self._server)
 
-    @asynccontextmanager
-    async def transaction(self, settings: bytes = b"") -> AsyncIterator[AsyncConnection]:
+    def transaction(self, settings: bytes = b"") -> AbstractAsyncContextManager[AsyncConnection]:
         """A READ COMMITTED transaction in the store's schema, committed at the end, rolled back on an error.
 
         Begins in one round trip, with settings that end with the transaction, so that pgbouncer may pool
         transactions; `settings` holds more of them (`SET LOCAL …`). Retries nothing. psycopg's errors leave
         it as ours.
         """
+        return self._transaction(self._session.begin + settings)
+
+    def snapshot(self, settings: bytes = b"") -> AbstractAsyncContextManager[AsyncConnection]:
+        """A read-only transaction whose statements all see the store as it was at its first query.
+
+        Otherwise as `transaction`. What writes refuses it by the isolation level (rule 1).
+        """
+        return self._transaction(self._session.begin_snapshot + settings)
+
+    @asynccontextmanager
+    async def _transaction(self, begin: bytes) -> AsyncIterator[AsyncConnection]:
         with translated(self._dsn):
-            connection = await self._begin(settings)
+            connection = await self._begin(begin)
             try:
                 yield connection
                 await _commit(connection)
@@ -117,11 +127,11 @@ class Database:
             finally:
                 await _reset_and_close(connection)
 
-    async def _begin(self, settings: bytes) -> AsyncConnection:
+    async def _begin(self, begin: bytes) -> AsyncConnection:
         try:
             connection = await self._pool.getconn()
             try:
-                await connection.execute(self._session.begin + settings, prepare=False)
+                await connection.execute(begin, prepare=False)
             except BaseException:
                 await _roll_back(connection)
                 await self._pool.putconn(connection)
@@ -148,6 +158,7 @@ class Database:
 
 class _Session(msgspec.Struct, frozen=True):
     begin: bytes
+    begin_snapshot: bytes
     set_session: bytes
     has_iterative_scans: bool
 
@@ -155,8 +166,10 @@ class _Session(msgspec.Struct, frozen=True):
     def of(cls, schema: str, server: requirements.Server) -> "_Session":
         extension = server.require_vector()
         path = sql.SQL(", ").join(map(sql.Identifier, dict.fromkeys((schema, extension)))).as_string()
+        set_local = f"SET LOCAL search_path = {path};"
         return cls(
-            begin=f"BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL search_path = {path};".encode(),
+            begin=f"BEGIN ISOLATION LEVEL READ COMMITTED; {set_local}".encode(),
+            begin_snapshot=f"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; {set_local}".encode(),
             set_session=f"SET search_path = {path}".encode(),
             has_iterative_scans=server.has_iterative_scans,
         )

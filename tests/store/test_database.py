@@ -66,6 +66,11 @@ async def _count(database: Database) -> int:
         return row[0]
 
 
+async def _insert(database: Database, table: str) -> None:
+    async with database.transaction() as connection:
+        await connection.execute(f"INSERT INTO {table} VALUES (1)")
+
+
 # --- transactions -------------------------------------------------------------------------------
 
 
@@ -111,6 +116,25 @@ async def test_a_transaction_whose_error_was_swallowed_says_that_it_wrote_nothin
             await connection.execute(f"INSERT INTO {table} VALUES (1)")
             with pytest.raises(psycopg.errors.DivisionByZero):
                 await connection.execute("SELECT 1 / 0")
+    assert await _count(database) == 0
+
+
+async def test_a_snapshot_sees_nothing_that_was_committed_after_its_first_query(
+    database: Database, table: str
+) -> None:
+    async with database.snapshot() as connection:
+        await connection.execute(f"LOCK TABLE {table} IN ACCESS SHARE MODE")
+        await _insert(database, table)
+        assert (await (await connection.execute(f"SELECT count(*) FROM {table}")).fetchone()) == (1,)
+        await _insert(database, table)
+        assert (await (await connection.execute(f"SELECT count(*) FROM {table}")).fetchone()) == (1,)
+    assert await _count(database) == 2
+
+
+async def test_a_snapshot_writes_nothing(database: Database, table: str) -> None:
+    with pytest.raises(DatabaseError, match="read-only"):
+        async with database.snapshot() as connection:
+            await connection.execute(f"INSERT INTO {table} VALUES (1)")
     assert await _count(database) == 0
 
 
