@@ -15,7 +15,7 @@ from psycopg import AsyncConnection
 from chunkstore import chunks as payload
 from chunkstore import manifests, versions
 from chunkstore.chunks import Prepared
-from chunkstore.database import Database
+from chunkstore.database import BY_INDEX, Database
 from chunkstore.errors import InvalidInput
 from chunkstore.manifests import Draft, Segmenter
 from chunkstore.model import Chunk, ChunkId, CollectionId, FileId, Metadata, SegmentId, Version
@@ -60,7 +60,7 @@ async def delete(database: Database, write: Write) -> Version:
     Raises UnknownFile where the key was never appended, StaleVersion.
     """
     digest = Segmenter().digest(b"tombstone")
-    async with database.transaction() as conn:
+    async with database.transaction(BY_INDEX) as conn:
         state = await versions.lock_existing(conn, write.collection, write.key)
         versions.check_expected(state, write.expected_version)
         if versions.is_unchanged(state, digest, tombstone=True):
@@ -85,7 +85,7 @@ async def _append_at_once(database: Database, write: Write, batch: Sequence[Prep
     segmenter = Segmenter()
     drafts = [*segmenter.feed(batch), *segmenter.finish()]
     digest = segmenter.digest(write.encoded_metadata)
-    async with database.transaction() as conn:
+    async with database.transaction(BY_INDEX) as conn:
         state = await versions.lock(conn, write.collection, write.key, write.idempotency_key)
         settled = await _settled(conn, write, state, segmenter, digest)
         if settled is not None:
@@ -144,7 +144,7 @@ async def _append_streamed(
     database: Database, write: Write, batches: AsyncIterator[Sequence[Prepared]]
 ) -> Version:
     segmenter = Segmenter()
-    async with database.transaction() as conn:
+    async with database.transaction(BY_INDEX) as conn:
         state = await versions.lock(conn, write.collection, write.key, write.idempotency_key)
         if state.idempotent_version is None:
             versions.check_expected(state, write.expected_version)
@@ -180,7 +180,7 @@ async def _compared_with_earlier(
 async def _add_batch(
     database: Database, write: Write, file: FileId, version: int, drafts: Sequence[Draft]
 ) -> None:
-    async with database.transaction() as conn:
+    async with database.transaction(BY_INDEX) as conn:
         state = await versions.lock_open(conn, file, version)
         stored = await _store(conn, state, drafts, streamed=True)
         extended = await versions.extend(conn, file, version, stored)
@@ -201,7 +201,7 @@ async def _commit(
 ) -> Version:
     last = list(segmenter.finish())
     digest = segmenter.digest(write.encoded_metadata)
-    async with database.transaction() as conn:
+    async with database.transaction(BY_INDEX) as conn:
         state = await versions.lock_open(conn, file, version, write.idempotency_key)
         settled = await _settled(conn, write, state, segmenter, digest)
         if settled is not None:
@@ -233,7 +233,7 @@ async def _commit(
 async def _give_up(database: Database, state: FileState, version: int) -> None:
     """Abandons the open version; where the database is gone, its deadline does."""
     try:
-        async with database.transaction() as conn:
+        async with database.transaction(BY_INDEX) as conn:
             await conn.execute(versions.VERSIONS.lock_known_file, {"file": state.file})
             await versions.abandon(conn, state, version)
     except Exception:  # noqa: BLE001 - the error that ended the append is the one to report

@@ -23,6 +23,10 @@ from chunkstore.embedded import EmbeddedServer
 from chunkstore.errors import DatabaseError
 from chunkstore.failures import translated
 
+BY_INDEX = b"SET LOCAL enable_seqscan = off;"
+"""For transactions that touch rows by key alone: a plan that was cached while a table was small must not go on
+reading the table from end to end once it has grown."""
+
 CONNECT_SECONDS = 5
 _ROLLBACK_SECONDS = 5
 

@@ -14,7 +14,7 @@ from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStre
 from psycopg import AsyncConnection
 
 from chunkstore import leases
-from chunkstore.database import Database
+from chunkstore.database import BY_INDEX, Database
 from chunkstore.errors import ChunkstoreError, LeaseLost, ModelUnavailable
 from chunkstore.hints import Waiting, listening
 from chunkstore.leases import Lease
@@ -127,7 +127,7 @@ class Loop:
             async for lease, work, result in worked:
 
                 async def settle(lease: Lease = lease, work: Any = work, result: Any = result) -> None:
-                    async with self._database.transaction() as conn:
+                    async with self._database.transaction(BY_INDEX) as conn:
                         await self._handler.settle(conn, lease, work, result)
 
                 try:
@@ -140,7 +140,7 @@ class Loop:
     # --- steps ----------------------------------------------------------------------------------
 
     async def _claim_and_read(self) -> tuple[Lease, Any] | None:
-        async with self._database.transaction() as conn:
+        async with self._database.transaction(BY_INDEX) as conn:
             lease = await leases.claim(
                 conn,
                 self._group,
@@ -159,7 +159,7 @@ class Loop:
         return lease, work
 
     async def _is_idle(self) -> bool:
-        async with self._database.transaction() as conn:
+        async with self._database.transaction(BY_INDEX) as conn:
             return await leases.is_idle(conn, self._group)
 
     async def _renew(self) -> None:
@@ -167,7 +167,7 @@ class Loop:
             await anyio.sleep(self._lease_seconds / 3)
             for lease in list(self._held.values()):
                 try:
-                    async with self._database.transaction() as conn:
+                    async with self._database.transaction(BY_INDEX) as conn:
                         await leases.renew(conn, lease, seconds=self._lease_seconds)
                 except LeaseLost:
                     self._forget(lease)
@@ -176,7 +176,7 @@ class Loop:
 
     async def _release(self, lease: Lease) -> None:
         try:
-            async with self._database.transaction() as conn:
+            async with self._database.transaction(BY_INDEX) as conn:
                 await leases.release(conn, lease)
         except ChunkstoreError:
             pass  # it expires by itself

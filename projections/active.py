@@ -9,7 +9,7 @@ from typing import Literal
 import msgspec
 
 from chunkstore import rows
-from chunkstore.database import Database
+from chunkstore.database import BY_INDEX, Database
 from chunkstore.leases import Checkpoint
 from chunkstore.model import ChunkId, FileId, ModelId
 from chunkstore.statements import load
@@ -51,7 +51,7 @@ async def _activate(
     database: Database, checkpoint: Checkpoint, model: ModelId, files: Sequence[FileId]
 ) -> list[_Switched]:
     params = checkpoint.key | {"model": model, "files": list(files)}
-    async with database.transaction() as conn:
+    async with database.transaction(BY_INDEX) as conn:
         return await rows.fetch_all(conn, PROJECTIONS.activate, params, row=_Switched)
 
 
@@ -60,13 +60,13 @@ async def _stage(database: Database, checkpoint: Checkpoint, model: ModelId, fil
     params = checkpoint.key | {"model": model, "file": file, "limit": _ROWS}
     staged = _ROWS
     while staged == _ROWS:
-        async with database.transaction() as conn:
+        async with database.transaction(BY_INDEX) as conn:
             staged = await rows.fetch_value(conn, PROJECTIONS.stage_target, params)
 
 
 async def reset_cursor(database: Database, model: ModelId, file: FileId) -> None:
     """Lets completeness be decided from the first chunk again, after a discarded chunk was taken back."""
-    async with database.transaction() as conn:
+    async with database.transaction(BY_INDEX) as conn:
         await conn.execute(PROJECTIONS.reset_cursor, {"model": model, "file": file})
 
 
@@ -75,14 +75,14 @@ async def clear_left_behind(
 ) -> int:
     """Removes the search rows that a switch superseded, in batches; returns how many."""
     params = {"file": file, "previous": previous or 0, "active": active}
-    async with database.transaction() as conn:
+    async with database.transaction(BY_INDEX) as conn:
         left = await rows.fetch_value(conn, PROJECTIONS.left_behind, params)
     return await _remove(database, model, file, left)
 
 
 async def clear_idle(database: Database, model: ModelId, chunks: Sequence[ChunkId]) -> int:
     """Removes search rows of chunks that were superseded while they were embedded; returns how many."""
-    async with database.transaction() as conn:
+    async with database.transaction(BY_INDEX) as conn:
         idle = await rows.fetch_all(
             conn, PROJECTIONS.idle_chunks, {"model": model, "chunks": list(chunks)}, row=_Idle
         )
@@ -96,6 +96,6 @@ async def _remove(database: Database, model: ModelId, file: FileId, chunks: Sequ
     removed = 0
     for start in range(0, len(chunks), _ROWS):
         params = {"model": model, "file": file, "chunks": list(chunks[start : start + _ROWS])}
-        async with database.transaction() as conn:
+        async with database.transaction(BY_INDEX) as conn:
             removed += await rows.fetch_value(conn, PROJECTIONS.remove_superseded, params)
     return removed

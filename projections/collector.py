@@ -11,6 +11,7 @@ import anyio
 import msgspec
 
 from chunkstore import collections, log, rows, versions
+from chunkstore.database import BY_INDEX
 from chunkstore.errors import InvalidInput
 from chunkstore.events import Event, VersionAbandoned, VersionCollected
 from chunkstore.model import CollectionId, FileId
@@ -152,7 +153,7 @@ class _Run:
     async def _sweep_file(self, file: FileId) -> None:
         looks = 0
         while True:
-            async with self._database.transaction() as conn:
+            async with self._database.transaction(BY_INDEX) as conn:
                 swept = await rows.fetch_one(conn, COLLECTOR.sweep_segment, {"file": file}, row=_Swept)
             assert swept is not None, "the function returns one row"
             self._report.swept += swept.swept

@@ -13,6 +13,7 @@ import anyio
 import msgspec
 
 from chunkstore import collections, leases, log
+from chunkstore.database import BY_INDEX
 from chunkstore.errors import LeaseLost, UnknownModel
 from chunkstore.events import (
     ChunksEmbedded,
@@ -82,7 +83,7 @@ class Projector:
         return self.report
 
     async def _known_model(self) -> ModelId:
-        async with self._database.transaction() as conn:
+        async with self._database.transaction(BY_INDEX) as conn:
             models = await collections.every_model(conn)
         for model in models:
             if model.name == self._model_name:
@@ -94,7 +95,7 @@ class Projector:
         worked = False
 
         async def behind() -> list[int]:
-            async with self._database.transaction() as conn:
+            async with self._database.transaction(BY_INDEX) as conn:
                 return await leases.partitions_behind(conn, group)
 
         for partition in await persistently(behind):
@@ -108,12 +109,12 @@ class Projector:
         return worked
 
     async def _is_idle(self, group: str) -> bool:
-        async with self._database.transaction() as conn:
+        async with self._database.transaction(BY_INDEX) as conn:
             return await leases.is_ordered_idle(conn, group)
 
     async def _project(self, group: str, model: ModelId, partition: int) -> bool:
         """Claims a partition's checkpoint, handles a batch of its events, moves the checkpoint."""
-        async with self._database.transaction() as conn:
+        async with self._database.transaction(BY_INDEX) as conn:
             checkpoint = await leases.claim_checkpoint(
                 conn, group, partition, seconds=_LEASE_SECONDS, owner=self._owner
             )
@@ -123,7 +124,7 @@ class Projector:
         try:
             await self._handle(checkpoint, model, [entry.event for entry in recorded])
             position = recorded[-1].last + 1 if recorded else checkpoint.position
-            async with self._database.transaction() as conn:
+            async with self._database.transaction(BY_INDEX) as conn:
                 await leases.release_checkpoint(conn, checkpoint, position=position)
         except LeaseLost:
             return True  # another projector goes on from the same checkpoint

@@ -1,0 +1,119 @@
+"""The plan of every hot statement: it goes by the index it should, and reads no table from end to end."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from chunkstore import Chunk, ChunkStore, Collection
+from chunkstore import leases as leasing
+from chunkstore.chunks import CHUNKS
+from chunkstore.embeddings import EMBEDDINGS
+from chunkstore.leases import LEASES
+from chunkstore.log import LOG
+from chunkstore.manifests import MANIFESTS
+from chunkstore.search import SEARCH, nearest_statement
+from chunkstore.versions import VERSIONS
+
+pytest_plugins = ["tests.store.fix_store"]
+
+LEASE = {"group": "embed:1", "partition": 0, "lo": 0, "epoch": 1}
+
+# Statement, its parameters, and the indexes that its plan must name.
+HOT: dict[str, tuple[bytes, dict[str, Any], set[str]]] = {
+    "read the log": (LOG.read, {"partition": 0, "start": 0, "limit": 10}, {"events_pkey"}),
+    "find the head": (LOG.head, {"partition": 0}, {"events_pkey"}),
+    "read a range": (
+        EMBEDDINGS.read_range,
+        {"partition": 0, "lo": 0, "hi": 256, "model": 1},
+        {"events_chunks_appended", "chunks_pkey", "embeddings_pkey", "segments_by_range", "files_pkey"},
+    ),
+    "find copies": (
+        EMBEDDINGS.copies,
+        {"collections": [1], "text_hashes": [b"0" * 16], "model": 1},
+        {"chunks_by_text", "embeddings_pkey"},
+    ),
+    "find chunks by hash": (
+        CHUNKS.by_hash,
+        {"file": 1, "count": 1, "hashes": b"0" * 16, "text_hashes": b"0" * 16},
+        {"chunks_by_text"},
+    ),
+    "find known segments": (
+        MANIFESTS.known_segments,
+        {"file": 1, "digests": [b"0" * 16]},
+        {"segments_by_digest"},
+    ),
+    "read a file's state": (
+        VERSIONS.state,
+        {"file": 1, "idempotency_key": None},
+        {"files_pkey", "versions_pkey"},
+    ),
+    "renew a lease": (LEASES.renew, LEASE | {"lease": "1 s"}, {"leases_pkey"}),
+    "look for work": (LEASES.partitions_behind, {"group": "project:1"}, {"progress_pkey", "events_pkey"}),
+    "see where a version stands": (
+        SEARCH.standing,
+        {"file": 1, "version": 1, "model": 1},
+        {"files_pkey", "versions_pkey", "active_versions_pkey", "dead_letters_by_file"},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", HOT)
+async def test_a_hot_statement_goes_by_its_indexes(collection: Collection, name: str) -> None:
+    statement, params, indexes = HOT[name]
+    await collection.append("a", [Chunk(f"text {i}") for i in range(100)])
+    plan = await explained(collection.store, statement, params)
+    assert {index for index in indexes if index in plan} == indexes, plan
+    assert "Seq Scan" not in plan, plan
+
+
+async def test_a_search_scans_the_vectors_index_and_joins_by_primary_keys(collection: Collection) -> None:
+    await embed_many(collection, 2000)
+    model = collection._models[0]
+    async with collection.store.database.connection() as conn:
+        await conn.execute(
+            f"CREATE INDEX {model.search_table}_hnsw ON {model.search_table}"
+            " USING hnsw (embedding halfvec_cosine_ops)".encode()
+        )
+        await conn.execute("ANALYZE")
+    params = {"query": str([1.0] * 8), "k": 10, "model": model.model, "table": model.search_table}
+    plan = await explained(collection.store, nearest_statement(model).as_bytes(), params, seqscan=True)
+    assert f"Index Scan using {model.search_table}_hnsw" in plan, plan
+    assert f"{model.active_table}_pkey" in plan, plan
+
+
+async def embed_many(collection: Collection, count: int) -> None:
+    """Appends and embeds chunks and makes them active, by the functions that consumers use."""
+    from consumers.embedding import EmbeddingConsumer
+    from projections.projector import Projector
+
+    await collection.append("many", [Chunk(f"word{i} other{i % 7}") for i in range(count)])
+    await EmbeddingConsumer(collection.store, Bits()).run(drain=True)
+    await Projector(collection.store, "hashing-8").run(drain=True)
+
+
+class Bits:
+    """A model under the collection's name whose vectors are random and cost nothing."""
+
+    name, dimensions, distance = "hashing-8", 8, "cosine"
+
+    def embed(self, texts: list[str]) -> np.ndarray:
+        return np.random.default_rng(len(texts)).normal(size=(len(texts), 8)).astype(np.float32)
+
+
+async def explained(
+    store: ChunkStore, statement: bytes, params: dict[str, Any], *, seqscan: bool = False
+) -> str:
+    """The plan; on tables this small, scans must be made dear for an index to be chosen."""
+    async with store.database.transaction() as conn:
+        if not seqscan:
+            await conn.execute("SET LOCAL enable_seqscan = off")
+        cursor = await conn.execute(b"EXPLAIN " + statement, params)
+        return "\n".join(line for (line,) in await cursor.fetchall())
+
+
+def test_the_groups_named_here_are_the_real_ones() -> None:
+    from chunkstore.model import ModelId
+
+    assert leasing.embedding_group(ModelId(1)) == "embed:1"
+    assert leasing.projector_group(ModelId(1)) == "project:1"
