@@ -26,9 +26,9 @@ EVENT_CHUNKS: Final = 1_024
 """Most chunks that one event of the log names."""
 PARTITIONS: Final = 16
 SEGMENT_MIN: Final = 500
-"""A manifest's segments below this are merged with a neighbour."""
+"""Chunks after which a segment of a manifest may end."""
 SEGMENT_MAX: Final = 2_000
-"""A manifest's segments above this are split."""
+"""Chunks at which a segment ends in any case."""
 OPEN_VERSION_DEADLINE: Final = 600.0
 """Seconds after its last batch until an open version may be abandoned."""
 KEEP_LAST: Final = 3
