@@ -12,8 +12,8 @@ from zlib import crc32
 import msgspec
 
 from chunkstore.errors import InvalidInput
-from chunkstore.ingest.markdown import Block, sections
 from chunkstore.ingest.document import Document
+from chunkstore.ingest.markdown import Block, sections
 from chunkstore.ingest.pieces import Piece, Strength, code_cuts, fence_cuts, pieces, prose_cuts
 from chunkstore.ingest.sizes import Measure, estimated_tokens
 from chunkstore.model import Chunk, Metadata, Place
@@ -24,7 +24,7 @@ SMALLEST_SIZE, LARGEST_SIZE = 10, 10_000
 
 
 class Chunker(msgspec.Struct, frozen=True):
-    """Cuts a document into chunks of at most `size` by `measure`, and of two fifths of it where the text allows.
+    """Cuts a document into chunks of at most `size` by `measure`, at least two fifths of it where possible.
 
     Calling it gives the chunks in order, none blank: `document.text[place.start:place.end]` is the
     content, `place.line` the line that it begins on. Metadata: `headings` (Markdown) from the top
@@ -56,15 +56,16 @@ class Chunker(msgspec.Struct, frozen=True):
         return self.size * 2 // 5
 
 
-def _sections(
-    document: Document, limit: int, measure: Measure
-) -> Iterator[tuple[Metadata, Iterator[Piece]]]:
+def _sections(document: Document, limit: int, measure: Measure) -> Iterator[tuple[Metadata, Iterator[Piece]]]:
     """The parts of a document that no chunk crosses: their metadata and their pieces."""
     text = document.text
     if document.format == "markdown":
         for section in sections(text):
             metadata: Metadata = {"headings": list(section.headings)} if section.headings else {}
-            yield metadata, chain.from_iterable(_block(text, block, limit, measure) for block in section.blocks)
+            yield (
+                metadata,
+                chain.from_iterable(_block(text, block, limit, measure) for block in section.blocks),
+            )
         return
     metadata = {"language": document.language} if document.language else {}
     cuts = code_cuts if document.format == "code" else prose_cuts

@@ -38,7 +38,7 @@ class _Heading(msgspec.Struct, frozen=True):
 
 
 def sections(text: str) -> Iterator[Section]:
-    """The sections in order; together they cover the text. A heading without a text of its own joins the next."""
+    """The sections in order; together they cover the text. A heading without text joins the next."""
     path: dict[int, str] = {}
     start = 0
     body = 0
@@ -51,7 +51,9 @@ def sections(text: str) -> Iterator[Section]:
             yield Section(_titles(path), _blocks(start, mark.start, fences))
             start, fences = mark.start, []
         body = mark.end
-        path = {level: title for level, title in path.items() if level < mark.level} | {mark.level: mark.title}
+        path = {level: title for level, title in path.items() if level < mark.level} | {
+            mark.level: mark.title
+        }
     yield Section(_titles(path), _blocks(start, len(text), fences))
 
 

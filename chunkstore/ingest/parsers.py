@@ -21,7 +21,7 @@ _PARSERS: dict[str, Parser] = {}
 
 
 def register(parser: Parser, *names: str) -> None:
-    """Gives every file with such a name, or such an end of its name (`.rst`), to `parser`; the last one wins."""
+    """Gives files with such a name, or such an end of it (`.rst`), to `parser`; the last one wins."""
     for name in names:
         _PARSERS[name.lower()] = parser
 
@@ -91,7 +91,9 @@ _LANGUAGES = {
     "zig": ".zig",
 }
 
-register(_PLAIN_TEXT, ".txt", ".text", ".rst", ".adoc", ".log", ".org", ".tex", "readme", "license", "copying")
+register(
+    _PLAIN_TEXT, ".txt", ".text", ".rst", ".adoc", ".log", ".org", ".tex", "readme", "license", "copying"
+)
 register(partial(_text, format="markdown"), ".md", ".markdown", ".mdown")
 for _language, _names in _LANGUAGES.items():
     register(partial(_text, format="code", language=_language), *_names.split())

@@ -8,9 +8,9 @@ import re
 from collections.abc import Iterator
 from enum import IntEnum
 from itertools import pairwise
+from typing import cast
 
 import msgspec
-import semchunk
 
 from chunkstore.ingest.sizes import Measure
 
@@ -35,6 +35,7 @@ class Piece(msgspec.Struct, frozen=True):
 
 
 Cut = tuple[int, Strength]
+Spans = tuple[list[str], list[tuple[int, int]]]
 
 _BLANK_LINES = re.compile(r"\n[ \t\r]*+\n\s*+")
 _SENTENCE_END = re.compile(r"""(?<=[.!?…])["'”’)\]*_]*+\s++(?![a-z])|(?<=[。！？])[」』）]*+\s*+""")
@@ -57,7 +58,9 @@ def prose_cuts(text: str, start: int, end: int) -> Iterator[Cut]:
 
 
 def _paragraph_cuts(text: str, start: int, end: int) -> list[Cut]:
-    cuts = dict.fromkeys((found.end() for found in _SENTENCE_END.finditer(text, start, end)), Strength.SENTENCE)
+    cuts = dict.fromkeys(
+        (found.end() for found in _SENTENCE_END.finditer(text, start, end)), Strength.SENTENCE
+    )
     cuts |= dict.fromkeys((found.end() for found in _LIST_ITEM.finditer(text, start, end)), Strength.ITEM)
     return sorted(cuts.items())
 
@@ -82,12 +85,11 @@ def code_cuts(text: str, start: int, end: int) -> Iterator[Cut]:
 
 
 def pieces(text: str, cuts: Iterator[Cut], end: int, limit: int, measure: Measure) -> Iterator[Piece]:
-    """The pieces between the cuts, up to `end`: none blank, none above `limit`, white space at their ends left out."""
+    """The pieces between the cuts, up to `end`: none blank, none above `limit`, no space at the ends."""
     strongest = Strength.WITHIN
     for (start, strength), (stop, _) in pairwise(_and_end(cuts, end)):
         strongest = max(strongest, strength)
-        start = _past_blank_lines(text, start, stop)
-        for first, last, inner in _without_gaps(text, start, stop):
+        for first, last, inner in _without_gaps(text, _past_blank_lines(text, start, stop), stop):
             if first < last:
                 yield from _bounded(text, first, last, max(strongest, inner), limit, measure)
                 strongest = Strength.WITHIN
@@ -141,7 +143,9 @@ def _lines(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
 
 
 def _parts(content: str, offset: int, strength: Strength, limit: int, measure: Measure) -> Iterator[Piece]:
-    parts, spans = semchunk.chunk(content, limit, measure, memoize=False, offsets=True)
-    for part, (start, end) in zip(parts, spans, strict=True):
-        yield Piece(offset + start, offset + end, measure(part), strength)
+    from semchunk import chunk as split  # pyright: ignore[reportPrivateImportUsage, reportUnknownVariableType]
+
+    _, spans = cast("Spans", split(content, limit, measure, memoize=False, offsets=True))
+    for start, end in spans:
+        yield Piece(offset + start, offset + end, measure(content[start:end]), strength)
         strength = Strength.WITHIN

@@ -90,7 +90,9 @@ def find_sources(paths: Iterable[str | Path]) -> Found:
             known = sources.setdefault(source.key, source)
             if known.path != source.path:
                 raise InvalidInput(
-                    "paths", str(source.path), f"{known.path} has the key {source.key!r} already: rename one folder"
+                    "paths",
+                    str(source.path),
+                    f"{known.path} has the key {source.key!r} already: rename one folder",
                 )
     return Found(tuple(source for _, source in sorted(sources.items())), tuple(roots), tuple(problems))
 
