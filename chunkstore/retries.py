@@ -40,7 +40,11 @@ async def persistently(step: Callable[[], Awaitable[T]]) -> T:
         stop=_give_up,
         reraise=True,
     )
-    return await retrying(step)
+
+    async def awaited() -> T:  # a lambda that returns an awaitable would not be awaited under the retries
+        return await step()
+
+    return await retrying(awaited)
 
 
 def _is_passing(error: BaseException) -> bool:
