@@ -4,7 +4,7 @@ A file that cannot be read stops nobody: it is reported, and keeps the version t
 deletes only what has gone from the folders given, after the keys were shown.
 """
 
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Literal
@@ -24,6 +24,7 @@ FILES_AT_ONCE = 4
 _CHUNKS_AT_ONCE = 512
 
 Cut = Callable[[Document], Iterator[Chunk]]
+Confirm = Callable[[Sequence[str]], Awaitable[bool]]
 Outcome = Literal["added", "updated", "unchanged", "deleted", "failed"]
 
 
@@ -58,7 +59,7 @@ async def ingest(
     prune: bool = False,
     chunker: Cut | None = None,
     on_progress: Callable[[Progress], None] | None = None,
-    confirm_prune: Callable[[Sequence[str]], bool] | None = None,
+    confirm_prune: Confirm | None = None,
 ) -> IngestReport:
     """Appends every file that `paths` mean (files, folders, globs) as a version, and says what came of it.
 
@@ -137,9 +138,9 @@ class _Ingestion:
             for chunk in batch:
                 yield chunk
 
-    async def delete_all(self, keys: Sequence[str], confirm: Callable[[Sequence[str]], bool] | None) -> None:
+    async def delete_all(self, keys: Sequence[str], confirm: Confirm | None) -> None:
         """Deletes the files of these keys, unless the caller is asked and refuses."""
-        if not keys or (confirm is not None and not confirm(keys)):
+        if not keys or (confirm is not None and not await confirm(keys)):
             return
         self._total += len(keys)
         for key in keys:
