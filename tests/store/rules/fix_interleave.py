@@ -165,16 +165,15 @@ class World:
         text = _replaced(statements.text(name), line, instead, name)
         self.monkeypatch.setitem(statements._texts, name, text)
 
-    def without_python(self, module: ModuleType, function: str, line: str, instead: str = "pass") -> None:
-        """Makes a function of the module anew with the line replaced."""
-        source = textwrap.dedent(inspect.getsource(getattr(module, function)))
+    def without_python(
+        self, owner: ModuleType | type, function: str, line: str, instead: str = "pass"
+    ) -> None:
+        """Makes a function of the module or class anew with the line replaced."""
+        original = getattr(owner, function)
+        source = _replaced(textwrap.dedent(inspect.getsource(original)), line, instead, function)
         scope: dict[str, Any] = {}
-        exec(
-            compile(_replaced(source, line, instead, function), module.__file__ or "", "exec"),
-            vars(module),
-            scope,
-        )
-        self.monkeypatch.setattr(module, function, scope[function])
+        exec(compile(source, original.__code__.co_filename, "exec"), original.__globals__, scope)
+        self.monkeypatch.setattr(owner, function, scope[function])
 
     # --- what the story is told with ------------------------------------------------------------
 
