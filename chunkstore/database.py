@@ -24,8 +24,8 @@ from chunkstore.errors import DatabaseError
 from chunkstore.failures import translated
 
 BY_INDEX = b"SET LOCAL enable_seqscan = off;"
-"""For transactions that touch rows by key alone: a plan that was cached while a table was small must not go on
-reading the table from end to end once it has grown."""
+"""For transactions that touch rows by key alone: a plan that was cached while a table was small must not
+go on reading the table from end to end once it has grown."""
 
 CONNECT_SECONDS = 5
 _ROLLBACK_SECONDS = 5
@@ -72,7 +72,7 @@ class Database:
             if migrate:
                 await anyio.to_thread.run_sync(migrations.apply, address, where.schema)
             session = await _check(address, where.schema)
-            pool = await _open_pool(address, max_size)
+            pool = await _open_pool(address, max_size, pooled=session.pooled)
         except BaseException:
             await embedded.release(server)
             raise
@@ -165,9 +165,11 @@ class _Session(msgspec.Struct, frozen=True):
     begin_snapshot: bytes
     set_session: bytes
     has_iterative_scans: bool
+    pooled: bool
+    """Whether a pooler stands between, whose sessions are not the server's: statements cannot be prepared."""
 
     @classmethod
-    def of(cls, schema: str, server: requirements.Server) -> "_Session":
+    def of(cls, schema: str, server: requirements.Server, connected_to: int) -> "_Session":
         extension = server.require_vector()
         path = sql.SQL(", ").join(map(sql.Identifier, dict.fromkeys((schema, extension)))).as_string()
         set_local = f"SET LOCAL search_path = {path};"
@@ -176,6 +178,7 @@ class _Session(msgspec.Struct, frozen=True):
             begin_snapshot=f"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; {set_local}".encode(),
             set_session=f"SET search_path = {path}".encode(),
             has_iterative_scans=server.has_iterative_scans,
+            pooled=server.process != connected_to,
         )
 
 
@@ -188,10 +191,11 @@ async def _check(dsn: Dsn, schema: str) -> _Session:
             server = requirements.read(await cursor.fetchone())
             server.check()
             applied = await _applied(connection, schema) if server.has_migrations else []
+            process = connection.info.backend_pid
         finally:
             await connection.close()
     migrations.check(schema, applied)
-    return _Session.of(schema, server)
+    return _Session.of(schema, server, process)
 
 
 async def _applied(connection: AsyncConnection, schema: str) -> list[str]:
@@ -200,13 +204,14 @@ async def _applied(connection: AsyncConnection, schema: str) -> list[str]:
 
 
 async def _connect(dsn: Dsn) -> AsyncConnection:
-    return await AsyncConnection.connect(dsn.conninfo(connect_timeout=CONNECT_SECONDS), autocommit=True)
+    conninfo = dsn.conninfo(connect_timeout=CONNECT_SECONDS)
+    return await AsyncConnection.connect(conninfo, autocommit=True, prepare_threshold=None)
 
 
-async def _open_pool(dsn: Dsn, max_size: int) -> AsyncConnectionPool:
+async def _open_pool(dsn: Dsn, max_size: int, *, pooled: bool) -> AsyncConnectionPool:
     pool = AsyncConnectionPool[AsyncConnection](
         lambda: dsn.conninfo(connect_timeout=CONNECT_SECONDS),
-        kwargs={"autocommit": True},
+        kwargs={"autocommit": True} | ({"prepare_threshold": None} if pooled else {}),
         min_size=min(1, max_size),
         max_size=max_size,
         open=False,

@@ -12,6 +12,7 @@ ITERATIVE_VECTOR = (0, 8, 0)
 
 FACTS = b"""
 SELECT
+    pg_backend_pid(),
     current_setting('server_version_num')::integer,
     current_setting('server_encoding'),
     (SELECT extversion FROM pg_extension WHERE extname = 'vector'),
@@ -34,6 +35,7 @@ SELECT
 class Server(msgspec.Struct, frozen=True):
     """What `FACTS` returned."""
 
+    process: int
     version: int
     encoding: str
     vector: str | None
@@ -70,7 +72,7 @@ class Server(msgspec.Struct, frozen=True):
         return self.vector_schema
 
 
-def read(row: tuple[int, str, str | None, str | None, str | None, bool] | None) -> Server:
+def read(row: tuple[int, int, str, str | None, str | None, str | None, bool] | None) -> Server:
     """The facts of one row of `FACTS`."""
     assert row is not None
     return Server(*row)

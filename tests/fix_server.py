@@ -59,9 +59,15 @@ def server_log(server: Server) -> Path:
 @pytest.fixture
 def empty_schema(dsn: str) -> Iterator[str]:
     """A schema's name that is free, and dropped after the test."""
-    name = f"test_{uuid4().hex[:16]}"
-    yield name
-    drop_schema(dsn, name)
+    with _free_name(dsn) as name:
+        yield name
+
+
+@pytest.fixture
+def empty_schema_too(dsn: str) -> Iterator[str]:
+    """One more of them."""
+    with _free_name(dsn) as name:
+        yield name
 
 
 @pytest.fixture
@@ -76,6 +82,13 @@ async def database(dsn: str, schema: str) -> AsyncIterator[Database]:
     """An open Database on a fresh migrated schema."""
     async with await Database.open(dsn, schema=schema) as opened:
         yield opened
+
+
+@contextmanager
+def _free_name(dsn: str) -> Iterator[str]:
+    name = f"test_{uuid4().hex[:16]}"
+    yield name
+    drop_schema(dsn, name)
 
 
 def drop_schema(dsn: str, name: str) -> None:

@@ -7,6 +7,7 @@ from chunkstore.errors import SchemaNotMigrated, UnsupportedServer
 from chunkstore.requirements import Server
 
 GOOD = Server(
+    process=1,
     version=150_000,
     encoding="UTF8",
     vector="0.7.0",
