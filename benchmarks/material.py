@@ -1,12 +1,13 @@
 """What the benchmarks store: texts of a given size, vectors in clusters as embeddings lie, a model of no cost."""
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from chunkstore import Chunk, Place
+from chunkstore.models.protocol import Distance
 
 _WORDS = [
     "".join(random.Random(word).choices("etaoinshrdlucmfwypvbgk", k=2 + word % 9)) for word in range(4_000)
@@ -38,17 +39,28 @@ def clustered(count: int, dimensions: int, *, seed: int = 0) -> NDArray[np.float
 
 
 class NullModel:
-    """Costs nothing: every text gets a vector that was made before."""
+    """Costs nothing: each text gets the next of `distinct` vectors that were made before."""
 
-    distance = "cosine"
+    distance: Distance = "cosine"
 
-    def __init__(self, dimensions: int = 384) -> None:
+    def __init__(self, dimensions: int = 384, *, distinct: int = 4096) -> None:
         self.name = f"null-{dimensions}"
         self.dimensions = dimensions
-        self._vectors = clustered(4096, dimensions)
+        self._vectors = clustered(distinct, dimensions)
         self.embedded = 0
 
     def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """`(n, dimensions) float32`, the same for every call."""
+        """`(n, dimensions) float32`."""
+        start = self.embedded % len(self._vectors)
+        if start + len(texts) > len(self._vectors):
+            start = 0
         self.embedded += len(texts)
-        return self._vectors[: len(texts)]
+        return self._vectors[start : start + len(texts)]
+
+
+def edited(chunks: Sequence[Chunk], positions: Iterable[int], mark: str) -> list[Chunk]:
+    """The chunks with other content at those positions."""
+    changed = list(chunks)
+    for i in positions:
+        changed[i] = Chunk(f"{mark} {changed[i].content}"[:800], place=changed[i].place)
+    return changed

@@ -11,6 +11,7 @@ from uuid import UUID, uuid5
 import numpy as np
 import psycopg
 from numpy.typing import NDArray
+from pgvector import HalfVector
 from pgvector.psycopg import register_vector
 from psycopg.types.json import Jsonb
 
@@ -34,11 +35,14 @@ class BareChunks:
         return [(i, 1, bytes(16), bytes(16), c.content, Jsonb(c.metadata)) for i, c in enumerate(chunks)]
 
     def copy(self, rows: Iterable[ChunkRow]) -> None:
-        with self._conn.transaction(), self._conn.cursor() as cursor:
-            with cursor.copy("COPY bare_chunks FROM STDIN (FORMAT binary)") as copy:
-                copy.set_types(["int8", "int8", "bytea", "bytea", "text", "jsonb"])
-                for row in rows:
-                    copy.write_row(row)
+        with (
+            self._conn.transaction(),
+            self._conn.cursor() as cursor,
+            cursor.copy("COPY bare_chunks FROM STDIN (FORMAT binary)") as copy,
+        ):
+            copy.set_types(["int8", "int8", "bytea", "bytea", "text", "jsonb"])
+            for row in rows:
+                copy.write_row(row)
 
 
 class BareVectors:
@@ -50,11 +54,14 @@ class BareVectors:
         conn.execute(f"CREATE TABLE bare_vectors (chunk_id bigint, embedding vector({dimensions}))")
 
     def copy(self, ids: Sequence[int], vectors: NDArray[np.float32]) -> None:
-        with self._conn.transaction(), self._conn.cursor() as cursor:
-            with cursor.copy("COPY bare_vectors FROM STDIN (FORMAT binary)") as copy:
-                copy.set_types(["int8", "vector"])
-                for row in zip(ids, vectors, strict=True):
-                    copy.write_row(row)
+        with (
+            self._conn.transaction(),
+            self._conn.cursor() as cursor,
+            cursor.copy("COPY bare_vectors FROM STDIN (FORMAT binary)") as copy,
+        ):
+            copy.set_types(["int8", "vector"])
+            for row in zip(ids, vectors, strict=True):
+                copy.write_row(row)
 
 
 class Queue:
@@ -130,7 +137,15 @@ class Queue:
 
 
 class ActiveRows:
-    """A search table made by hand: the active rows alone, with content and the same HNSW index."""
+    """A search table made by hand: the active rows alone, with their content and the same HNSW index."""
+
+    COLUMNS = "chunk_id, key, version, ordinal, start_char, end_char, content, metadata, embedding"
+    NEAREST = f"""
+        SELECT {COLUMNS.removesuffix(", embedding")}, embedding <=> %(query)s::halfvec AS distance
+        FROM active_rows
+        ORDER BY embedding <=> %(query)s::halfvec
+        LIMIT %(k)s
+    """  # noqa: S608
 
     def __init__(self, conn: psycopg.Connection[Any], dimensions: int) -> None:
         self._conn = conn
@@ -151,29 +166,20 @@ class ActiveRows:
             """
         )
 
-    STATEMENT = (
-        "SELECT key, version, chunk_id, ordinal, start_char, end_char, content, metadata,"
-        " embedding <=> %(query)s::halfvec AS distance"
-        " FROM active_rows ORDER BY embedding <=> %(query)s::halfvec LIMIT %(k)s"
-    )
-
-    def load(self, rows: Iterable[tuple[Any, ...]]) -> None:
-        with self._conn.transaction(), self._conn.cursor() as cursor:
-            with cursor.copy("COPY active_rows FROM STDIN") as copy:
-                for row in rows:
-                    copy.write_row(row)
-
     def index(self) -> None:
         self._conn.execute("SET maintenance_work_mem = '512MB'")
         self._conn.execute("CREATE INDEX ON active_rows USING hnsw (embedding halfvec_cosine_ops)")
         self._conn.execute("VACUUM ANALYZE active_rows")
+
+    def search(self, query: HalfVector, k: int) -> list[tuple[Any, ...]]:
+        return self._conn.execute(self.NEAREST, {"query": query, "k": k}).fetchall()
 
 
 _NAMESPACE = UUID(int=1984)
 
 
 class IndexingApi:
-    """A record manager beside a vector table, in batches of 100: asks which hashes exist, upserts, cleans up."""
+    """A record manager beside a vector table, in batches of 100: asks what exists, upserts, cleans up."""
 
     BATCH = 100
 
@@ -244,7 +250,8 @@ class IndexingApi:
     def _clean_up(self, source: str, begun: float) -> None:
         while True:
             found = self._conn.execute(
-                "SELECT key FROM record WHERE namespace = 'bench' AND group_id = %s AND updated_at < %s LIMIT 1000",
+                "SELECT key FROM record"
+                " WHERE namespace = 'bench' AND group_id = %s AND updated_at < %s LIMIT 1000",
                 (source, begun),
             )
             gone = [key for (key,) in found]
