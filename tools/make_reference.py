@@ -201,9 +201,9 @@ def errors_page() -> str:
 
 def cli_page() -> str:
     """The help of every command, as the CLI itself describes it."""
-    from chunkstore.cli import app
+    from chunkstore.cli.app import load
 
-    return f"{GENERATED}\n{app.generate_docs(output_format='markdown', heading_level=1).strip()}\n"
+    return f"{GENERATED}\n{load().generate_docs(output_format='markdown', heading_level=1).strip()}\n"
 
 
 def main() -> int:
