@@ -6,12 +6,13 @@ await notes.append("a.txt", [Chunk("…")])
 hits = await notes.search("…", k=5)
 """
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from chunkstore.errors import ChunkstoreError
-from chunkstore.model import Chunk, Hit, Hits, Place, StoredChunk, Version
 
 if TYPE_CHECKING:
+    from chunkstore.model import Chunk, Hit, Hits, Place, StoredChunk, Version
     from chunkstore.store import ChunkStore, Collection
 
 __version__ = "0.1.0"
@@ -30,9 +31,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    # Late: a short command must not pay for numpy and the pool.
-    if name in ("ChunkStore", "Collection"):
-        from chunkstore import store
-
-        return getattr(store, name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    # Late: a short command must not pay for numpy and the pool, nor help for anything.
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    home = "store" if name in ("ChunkStore", "Collection") else "model"
+    return getattr(import_module(f"{__name__}.{home}"), name)
