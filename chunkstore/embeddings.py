@@ -133,6 +133,7 @@ async def retry(conn: AsyncConnection[Any], collection: CollectionId, chunk: Chu
     file, partition, target = await _locked_dead_letter(conn, collection, chunk, model)
     if await rows.fetch_value(conn, EMBEDDINGS.retry, {"chunk": chunk, "model": model}) is None:
         raise _unknown(chunk)
+    await conn.execute(EMBEDDINGS.reset_cursor, {"file": file, "model": model})
     retried = DeadLetterRetried(file=file, model=model, chunk=chunk)
     await log.append(conn, partition, [retried, *log.runs_of(file, target, [chunk])])
 

@@ -64,12 +64,6 @@ async def _stage(database: Database, checkpoint: Checkpoint, model: ModelId, fil
             staged = await rows.fetch_value(conn, PROJECTIONS.stage_target, params)
 
 
-async def reset_cursor(database: Database, model: ModelId, file: FileId) -> None:
-    """Lets completeness be decided from the first chunk again, after a discarded chunk was taken back."""
-    async with database.transaction(BY_INDEX) as conn:
-        await conn.execute(PROJECTIONS.reset_cursor, {"model": model, "file": file})
-
-
 async def clear_left_behind(
     database: Database, model: ModelId, file: FileId, previous: int | None, active: int
 ) -> int:

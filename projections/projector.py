@@ -134,9 +134,6 @@ class Projector:
         return bool(recorded)
 
     async def _handle(self, checkpoint: Checkpoint, model: ModelId, events: Sequence[Event]) -> None:
-        for event in events:
-            if isinstance(event, DeadLetterRetried) and event.model == model and event.file is not None:
-                await active.reset_cursor(self._database, model, event.file)
         files = sorted({file for event in events for file in _files_of(event, model)})
         self.report.activated += await active.activate(self._database, checkpoint, model, files)
         for event in events:

@@ -110,6 +110,15 @@ WHERE chunk_id = %(chunk)s
   AND model = %(model)s
 RETURNING chunk_id;
 
+-- name: reset_cursor
+-- Lets the completeness of a file be decided from its first chunk again: a chunk that counted as done does
+-- not any more (rule 16). Under the file's lock, as every switch is.
+UPDATE active_versions
+SET cursor = 0
+WHERE file = %(file)s
+  AND model = %(model)s
+  AND version IS DISTINCT FROM target;
+
 -- name: discard
 -- Lets versions activate without the chunk; no row where the dead letter is gone.
 UPDATE dead_letters

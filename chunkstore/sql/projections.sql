@@ -7,14 +7,6 @@ FROM activate(%(model)s, %(partition)s, %(epoch)s, %(files)s::bigint[]);
 -- Stages a batch of search rows that a target lacks (rule 17); returns how many.
 SELECT stage_target(%(model)s, %(partition)s, %(epoch)s, %(file)s, %(limit)s);
 
--- name: reset_cursor
--- Lets the completeness of a file be decided from its first chunk again.
-UPDATE active_versions
-SET cursor = 0
-WHERE file = %(file)s
-  AND model = %(model)s
-  AND version IS DISTINCT FROM target;
-
 -- name: left_behind
 -- The chunks that a switch left behind.
 SELECT left_behind(%(file)s, %(previous)s, %(active)s);
