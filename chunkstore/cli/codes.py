@@ -1,0 +1,45 @@
+"""The exit codes that scripts can use, and which error has which."""
+
+from enum import IntEnum
+
+from chunkstore.errors import (
+    ChunkstoreError,
+    DatabaseError,
+    InvalidInput,
+    MissingExtra,
+    ModelMismatch,
+    NotFound,
+)
+
+
+class Exit(IntEnum):
+    """How a command ended."""
+
+    OK = 0
+    PROBLEM = 1
+    USAGE = 2
+    DATABASE = 3
+    INTERRUPTED = 130
+    TERMINATED = 143
+
+
+MEANINGS = """Exit codes:
+  0    done
+  1    done, and a problem was found: something is broken (verify), files failed
+       (ingest), chunks were given up (consume), another write came first
+  2    bad usage or bad input; nothing was written
+  3    the database cannot be used: no server, no rights, not migrated
+  130  ended by Ctrl-C
+  143  ended by SIGTERM in the middle (consume, project and up finish what they
+       have in hand, and end with 0)"""
+
+
+def code_of(error: ChunkstoreError) -> Exit:
+    """The exit code of an error."""
+    match error:
+        case DatabaseError():
+            return Exit.DATABASE
+        case InvalidInput() | NotFound() | ModelMismatch() | MissingExtra():
+            return Exit.USAGE
+        case _:
+            return Exit.PROBLEM

@@ -1,0 +1,162 @@
+"""Commands that look: search, status."""
+
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+
+from chunkstore.cli.app import SEARCH, command
+from chunkstore.cli.options import HERE, CollectionName, Device, Json, Where
+from chunkstore.cli.output import age, clean, out, print_json, print_line, print_table, say, size
+
+if TYPE_CHECKING:
+    from chunkstore.model import Hit
+    from chunkstore.status import ModelStatus, Status
+
+
+@command(group=SEARCH, sort_key=1)
+async def search(
+    text: Annotated[str, Parameter(help="What to look for.")],
+    /,
+    *,
+    k: Annotated[int, Parameter(name="-k", help="How many chunks, at most.")] = 10,
+    collection: CollectionName = "default",
+    model: Annotated[
+        str | None,
+        Parameter(name=("--model", "-m"), help="A model of the collection; its serving one unless given."),
+    ] = None,
+    full: Annotated[bool, Parameter(negative="", show_default=False, help="Print whole chunks.")] = False,
+    device: Device = None,
+    json: Json = False,
+    where: Where = HERE,
+) -> None:
+    """Search the active versions: the nearest chunks, each with key, version and place to cite it by.
+
+    For example:
+
+        chunkstore search "how do leases expire?"
+        chunkstore search "retry policy" -k 3 --collection code --json
+    """
+    from chunkstore.cli.models import load, spec_for
+    from chunkstore.inputs import checked_k, checked_key
+
+    checked_k(k)
+    checked_key(text, "text", 65_536)
+    async with where.store() as store:
+        spec = model or spec_for((await store.collection(collection)).model_names[0])
+        opened = await load(spec, device)
+        searched = await store.collection(collection, opened)
+        hits = await searched.search(text, k, model=opened.name)
+    if json:
+        from chunkstore.cli.shapes import SearchResult
+
+        print_json(SearchResult(query=text, collection=collection, exact=hits.exact, hits=list(hits)))
+        return
+    if not hits:
+        say("nothing is active in this collection yet: chunkstore status says what it waits for")
+    for rank, hit in enumerate(hits, 1):
+        show_hit(rank, hit, full=full)
+
+
+def show_hit(rank: int, hit: "Hit", *, full: bool = False) -> None:
+    """One hit on standard output: what to cite it by, and its text."""
+    from rich.padding import Padding
+    from rich.text import Text
+
+    head = Text(f"{rank:>2}  ", "dim").append(clean(hit.key), "bold").append(f"  {citation(hit)}", "cyan")
+    out().print(head.append(f"  {hit.score:.3f}", "green"), soft_wrap=True)
+    headings = hit.metadata.get("headings")
+    if isinstance(headings, list) and headings:
+        out().print(Padding(Text(clean(" › ".join(map(str, headings))), "italic"), (0, 0, 0, 4)))
+    content = clean(hit.content).strip()
+    text = content if full else _shortened(content)
+    out().print(Padding(Text(text), (0, 0, 1, 4)))
+
+
+def citation(hit: "Hit") -> str:
+    """Version and place, as exactly as they are known: `v3, line 12, characters 340–812, chunk 4`."""
+    parts = [f"v{hit.version}"]
+    if place := hit.place:
+        parts += [f"page {place.page}"] if place.page is not None else []
+        parts += [f"line {place.line}"] if place.line is not None else []
+        parts += [f"characters {place.start}–{place.end}"] if place.start is not None else []
+    return ", ".join([*parts, f"chunk {hit.ordinal}"])
+
+
+def _shortened(content: str, limit: int = 300) -> str:
+    joined = " ".join(content.split())
+    return joined if len(joined) <= limit else joined[:limit].rsplit(" ", 1)[0] + " …"
+
+
+@command(group=SEARCH, sort_key=2)
+async def status(*, json: Json = False, where: Where = HERE) -> None:
+    """Show what the store holds, what waits, how far behind each consumer group is, and what failed.
+
+    For example:
+
+        chunkstore status
+        chunkstore status --json | jq '.groups[] | select(.lag > 0)'
+    """
+    from chunkstore import status as standing
+
+    async with where.store() as store:
+        found = await standing.status(store)
+    if json:
+        print_json(found)
+    else:
+        _show_status(found)
+
+
+def _show_status(status: "Status") -> None:
+    print_line(
+        f"schema {status.schema}: {status.offsets:,} offsets in {status.partitions} partitions,"
+        f" {size(status.sizes.total)} on disk"
+    )
+    if not status.collections:
+        say("no collection yet: chunkstore collection create NAME, or chunkstore ingest PATH")
+        return
+    print_line()
+    print_table(
+        ("collection", "files", "deleted", "versions", "being written", "chunks"),
+        [(c.name, c.files, c.deleted, c.versions, c.open, c.chunks) for c in status.collections],
+    )
+    print_line()
+    print_table(
+        ("collection", "model", "active", "waiting", "since", "failed", "discarded", "index", "on disk"),
+        [
+            (
+                c.name,
+                f"{m.name} (serving)" if m.serving else m.name,
+                m.active,
+                m.waiting,
+                age(m.stale_since),
+                m.failed,
+                m.discarded,
+                _index(m),
+                size(m.bytes),
+            )
+            for c in status.collections
+            for m in c.models
+        ],
+    )
+    print_line()
+    print_table(
+        ("group", "model", "lag", "in flight", "leases", "oldest"),
+        [
+            (
+                "embedding" if g.kind == "shared" else "projector",
+                g.model,
+                g.lag,
+                g.in_flight,
+                g.leases,
+                age(g.oldest),
+            )
+            for g in status.groups
+        ],
+    )
+
+
+def _index(model: "ModelStatus") -> str:
+    notes = [model.index if model.index != "none" else "none (exact)"]
+    notes += ["back-filling"] if model.backfilling else []
+    notes += ["rebuilding"] if model.rebuilding else []
+    return ", ".join(notes)

@@ -1,0 +1,115 @@
+"""What `--json` prints where no value of the store has that shape already."""
+
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from chunkstore.collections import CollectionRow
+from chunkstore.model import Hit
+
+if TYPE_CHECKING:
+    from chunkstore.ingest.pipeline import IngestReport
+    from projections.verify import VerifyReport
+
+
+class ListedCollection(msgspec.Struct, frozen=True):
+    """A collection with its models, the serving one first."""
+
+    name: str
+    models: list[str]
+    keep_last: int
+    keep_for: timedelta | None
+    headings: bool
+
+    @classmethod
+    def of(cls, row: CollectionRow, models: list[str]) -> "ListedCollection":
+        """The collection of that row."""
+        return cls(row.name, models, row.keep_last, row.keep_for, row.headings)
+
+
+class SearchResult(msgspec.Struct, frozen=True):
+    """What a search found, best first."""
+
+    query: str
+    collection: str
+    exact: bool
+    hits: list[Hit]
+
+
+class FailedFile(msgspec.Struct, frozen=True):
+    """A path that was not ingested, and why."""
+
+    path: str
+    reason: str
+
+
+class Ingested(msgspec.Struct, frozen=True, kw_only=True):
+    """What an ingestion came to: files, then chunks."""
+
+    collection: str
+    added: int
+    updated: int
+    unchanged: int
+    deleted: int
+    failed: list[FailedFile]
+    chunks_added: int
+    chunks_reused: int
+    embedded: int
+    """Chunks that the models embedded in this command."""
+    waiting: int
+    """Chunks in the log that wait for the collection's models, the whole store's."""
+
+    @classmethod
+    def of(cls, collection: str, report: "IngestReport", *, embedded: int, waiting: int) -> "Ingested":
+        """The report of the pipeline, with what became of the chunks."""
+        return cls(
+            collection=collection,
+            added=report.added,
+            updated=report.updated,
+            unchanged=report.unchanged,
+            deleted=report.deleted,
+            failed=[FailedFile(path, reason) for path, reason in report.failed],
+            chunks_added=report.chunks_added,
+            chunks_reused=report.chunks_reused,
+            embedded=embedded,
+            waiting=waiting,
+        )
+
+
+class VerifiedCheck(msgspec.Struct, frozen=True, kw_only=True):
+    """One check of `verify`, with the first of the rows that it found."""
+
+    invariant: int
+    name: str
+    description: str
+    ok: bool
+    count: int
+    rows: list[msgspec.Raw]
+    pending: bool
+    skipped: str | None
+
+
+class Verified(msgspec.Struct, frozen=True):
+    """The verdict, and every check."""
+
+    ok: bool
+    checks: list[VerifiedCheck]
+
+    @classmethod
+    def of(cls, report: "VerifyReport") -> "Verified":
+        """The report with its verdicts spelled out."""
+        checks = [
+            VerifiedCheck(
+                invariant=check.invariant,
+                name=check.name,
+                description=check.description,
+                ok=check.ok,
+                count=check.count,
+                rows=[msgspec.Raw(violation.row.encode()) for violation in check.violations],
+                pending=check.pending,
+                skipped=check.skipped,
+            )
+            for check in report.checks
+        ]
+        return cls(report.ok, checks)

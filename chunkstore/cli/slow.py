@@ -1,0 +1,79 @@
+"""Embeds and projects with a progress bar: what `consume`, `project`, `up` and `ingest --wait` share."""
+
+from collections.abc import Awaitable, Callable, Iterable
+from typing import TYPE_CHECKING, TypeVar
+
+import anyio
+
+from chunkstore.cli.output import clean
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+    from chunkstore.models import Model
+    from chunkstore.store import ChunkStore
+    from consumers.embedding import ConsumeReport
+    from projections.projector import ProjectReport
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+BATCH = 256
+
+
+async def waiting_chunks(store: "ChunkStore", *models: str) -> int:
+    """How many chunks of the log are not embedded yet for these models, those no version needs included."""
+    from chunkstore.status import status
+
+    groups = (await status(store)).groups
+    return sum(group.lag for group in groups if group.kind == "shared" and group.model in models)
+
+
+async def embed(
+    store: "ChunkStore",
+    model: "Model",
+    bar: "Progress",
+    *,
+    drain: bool = True,
+    batch: int = BATCH,
+    stop: anyio.Event | None = None,
+) -> "ConsumeReport":
+    """Runs one consumer for the model, with a row of the progress bar."""
+    from consumers.embedding import ConsumeReport, EmbeddingConsumer
+
+    row = bar.add_task(f"embedding with {clean(model.name)}", total=None)
+
+    def show(report: ConsumeReport) -> None:
+        bar.update(row, completed=report.stored, total=max(waiting, report.stored) if drain else None)
+
+    consumer = EmbeddingConsumer(store, model, batch=batch, on_progress=show)
+    waiting = await waiting_chunks(store, model.name)
+    show(consumer.report)
+    return await consumer.run(drain=drain, stop=stop)
+
+
+async def project(
+    store: "ChunkStore", model: str, bar: "Progress", *, drain: bool = True, stop: anyio.Event | None = None
+) -> "ProjectReport":
+    """Runs one projector for the model, with a row of the progress bar."""
+    from projections.projector import Projector, ProjectReport
+
+    row = bar.add_task(f"activating for {clean(model)}", total=None)
+
+    def show(report: ProjectReport) -> None:
+        bar.update(row, completed=report.activated)
+
+    return await Projector(store, model, on_progress=show).run(drain=drain, stop=stop)
+
+
+async def for_each(items: Iterable[T], work: Callable[[T], Awaitable[R]]) -> list[R]:
+    """What `work` returns for each item, all at once, in the order of the items."""
+    results: dict[int, R] = {}
+
+    async def one(position: int, item: T) -> None:
+        results[position] = await work(item)
+
+    async with anyio.create_task_group() as tasks:
+        for position, item in enumerate(items):
+            tasks.start_soon(one, position, item)
+    return [results[position] for position in sorted(results)]

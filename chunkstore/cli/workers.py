@@ -1,0 +1,70 @@
+"""A consumer and a projector for each model of a store, also for models that come later."""
+
+from typing import TYPE_CHECKING
+
+import anyio
+
+from chunkstore import collections
+from chunkstore.cli import slow
+from chunkstore.cli.models import load, spec_for
+from chunkstore.cli.output import say
+from chunkstore.errors import MissingExtra, UnknownModel
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+    from chunkstore.store import ChunkStore
+
+_LOOK_SECONDS = 2.0
+
+
+class Workers:
+    """What `up` runs beside the collector. `specs` open the models that their names alone cannot."""
+
+    def __init__(
+        self,
+        store: "ChunkStore",
+        bar: "Progress",
+        specs: dict[str, str],
+        *,
+        batch: int,
+        device: str | None,
+        stop: anyio.Event,
+    ) -> None:
+        self._store = store
+        self._bar = bar
+        self._specs = specs
+        self._batch = batch
+        self._device = device
+        self._stop = stop
+        self.embedded = 0
+        self.activated = 0
+
+    async def run(self) -> None:
+        """Runs until the stop."""
+        running: set[str] = set()
+        async with anyio.create_task_group() as tasks:
+            while not self._stop.is_set():
+                async with self._store.database.transaction() as conn:
+                    found = {row.name for row in await collections.every_model(conn)}
+                for name in sorted(found - running):
+                    tasks.start_soon(self._consume, name)
+                    tasks.start_soon(self._project, name)
+                running |= found
+                with anyio.move_on_after(_LOOK_SECONDS):
+                    await self._stop.wait()
+
+    async def _consume(self, name: str) -> None:
+        try:
+            model = await load(self._specs.get(name) or spec_for(name), self._device)
+        except (MissingExtra, UnknownModel) as error:
+            say(f"nothing is embedded with {name!r} here: {error}")
+            return
+        report = await slow.embed(
+            self._store, model, self._bar, drain=False, batch=self._batch, stop=self._stop
+        )
+        self.embedded += report.embedded
+
+    async def _project(self, name: str) -> None:
+        report = await slow.project(self._store, name, self._bar, drain=False, stop=self._stop)
+        self.activated += report.activated
