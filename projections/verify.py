@@ -159,27 +159,30 @@ async def verify(store: ChunkStore, *, replay: bool = True) -> VerifyReport:
     for _ in range(_TRIES):
         async with store.database.transaction() as conn:
             tables = await _tables(conn)
-        report = await _verify(store, tables, replay=replay)
-        if report is not None:
-            return report
+        async with store.database.snapshot() as conn:
+            if await _locked(conn, tables) and await _tables(conn) == tables:
+                return await check(conn, replay=replay)
+            await conn.rollback()
     raise DatabaseError(f"search tables were swapped under each of {_TRIES} tries to verify them; try again")
 
 
-async def _verify(store: ChunkStore, tables: Sequence[_Tables], *, replay: bool) -> VerifyReport | None:
-    """The report, or None where the tables are not those any more."""
-    async with store.database.snapshot() as conn:
-        try:
-            for pair in tables:
-                if pair.exist:
-                    await conn.execute(
-                        VERIFY.with_tables("lock_tables", search=pair.search_table, active=pair.active_table)
-                    )
-        except psycopg.errors.UndefinedTable:
-            await conn.rollback()
-            return None
-        if await _tables(conn) != tables:
-            return None
-        return await _Run(conn, tables, replay=replay).report()
+async def check(conn: AsyncConnection[Any], *, replay: bool = True) -> VerifyReport:
+    """Checks the store as the connection's transaction sees it, its own changes included."""
+    work = await rows.fetch_all(conn, VERIFY.work_left, row=_WorkLeft)
+    run = _Run(conn, [pair for pair in await _tables(conn) if pair.exist], work, replay=replay)
+    return VerifyReport([await run.check(spec) for spec in CHECKS])
+
+
+async def _locked(conn: AsyncConnection[Any], tables: Sequence[_Tables]) -> bool:
+    """Locks the tables before the snapshot is taken; False where one of them is gone."""
+    try:
+        for pair in tables:
+            if pair.exist:
+                both = {"search": pair.search_table, "active": pair.active_table}
+                await conn.execute(VERIFY.with_tables("lock_tables", **both))
+    except psycopg.errors.UndefinedTable:
+        return False
+    return True
 
 
 async def _tables(conn: AsyncConnection[Any]) -> list[_Tables]:
@@ -187,28 +190,31 @@ async def _tables(conn: AsyncConnection[Any]) -> list[_Tables]:
 
 
 class _Run:
-    def __init__(self, conn: AsyncConnection[Any], tables: Sequence[_Tables], *, replay: bool) -> None:
+    def __init__(
+        self,
+        conn: AsyncConnection[Any],
+        tables: Sequence[_Tables],
+        work: Sequence[_WorkLeft],
+        *,
+        replay: bool,
+    ) -> None:
         self._conn = conn
-        self._tables = [pair for pair in tables if pair.exist]
+        self._tables = tables
         self._replay = replay
+        self._busy = [f"{row.collection_name} ({row.model_name})" for row in work if row.left]
+        drained = [row for row in work if not row.left]
+        self._drained = {
+            "drained_collections": [row.collection for row in drained],
+            "drained_models": [row.model for row in drained],
+        }
 
-    async def report(self) -> VerifyReport:
-        work = await rows.fetch_all(self._conn, VERIFY.work_left, row=_WorkLeft)
-        return VerifyReport([await self._check(spec, work) for spec in CHECKS])
-
-    async def _check(self, spec: _Spec, work: Sequence[_WorkLeft]) -> Check:
+    async def check(self, spec: _Spec) -> Check:
         if spec.replay and not self._replay:
             return _outcome(spec, [], skipped="without replay")
         if spec.tables:
             return _outcome(spec, [await self._of_tables(spec, pair) for pair in self._tables])
-        drained = [row for row in work if not row.left]
-        params = {
-            "drained_collections": [row.collection for row in drained],
-            "drained_models": [row.model for row in drained],
-        }
-        found = await self._offending(sql.SQL(VERIFY.text(spec.name)), params)
-        busy = [f"{row.collection_name} ({row.model_name})" for row in work if row.left]
-        skipped = f"not drained: {', '.join(busy)}" if spec.drained and busy else None
+        found = await self._offending(sql.SQL(VERIFY.text(spec.name)), self._drained)
+        skipped = f"not drained: {', '.join(self._busy)}" if spec.drained and self._busy else None
         return _outcome(spec, [found], skipped=skipped)
 
     async def _of_tables(self, spec: _Spec, pair: _Tables) -> list[_Offending]:
