@@ -69,7 +69,6 @@ async def find_by_hash(
     wanted = list(wanted)
     params = {
         "file": file,
-        "count": len(wanted),
         "hashes": b"".join([chunk.hash for chunk in wanted]),
         "text_hashes": b"".join([chunk.text_hash for chunk in wanted]),
     }

@@ -17,16 +17,19 @@ FROM unnest(
 ) AS c (chunk_id, hash, text_hash, content, metadata);
 
 -- name: by_hash
--- The chunks of a file among those hashes; the text's hash leads because the index stands on it.
--- Both lists of hashes are one value each, 16 bytes a hash.
-SELECT min(c.chunk_id) AS chunk_id, c.hash
-FROM generate_series(0, %(count)s - 1) AS i
+-- The chunks of a file among those hashes; both lists are one value each, 16 bytes a hash. The columns keep
+-- no statistics, so OFFSET 0 decides: one probe of the index a hash. Joined freely, 1,000 hashes took 11 s.
+SELECT min(found.chunk_id) AS chunk_id, found.hash
+FROM generate_series(0, length(%(hashes)b::bytea) / 16 - 1) AS i
 CROSS JOIN LATERAL (
-    SELECT substring(%(text_hashes)b::bytea FROM i * 16 + 1 FOR 16) AS text_hash,
-           substring(%(hashes)b::bytea FROM i * 16 + 1 FOR 16) AS hash
-) AS wanted
-JOIN chunks c ON c.text_hash = wanted.text_hash AND c.file = %(file)s AND c.hash = wanted.hash
-GROUP BY c.hash;
+    SELECT c.chunk_id, c.hash
+    FROM chunks c
+    WHERE c.text_hash = substring(%(text_hashes)b::bytea FROM i * 16 + 1 FOR 16)
+      AND c.file = %(file)s
+      AND c.hash = substring(%(hashes)b::bytea FROM i * 16 + 1 FOR 16)
+    OFFSET 0
+) AS found
+GROUP BY found.hash;
 
 -- name: by_id
 -- The content of some chunks.
