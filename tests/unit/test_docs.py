@@ -16,6 +16,7 @@ from chunkstore.cli.app import load
 from chunkstore.errors import ChunkstoreError
 from chunkstore.events import KNOWN
 from chunkstore.statements import load as load_statements
+from projections.verify import CHECKS
 
 ROOT = Path(__file__).parents[2]
 PAGES = [
@@ -127,6 +128,14 @@ def test_the_protocol_table_names_a_function_in_every_row() -> None:
             named = re.findall(r"`([^`]+)`", cell)
             assert named, f"{step.strip()} names nothing"
             assert all(is_true_name(name) for name in named), f"{step.strip()} names what is not there"
+
+
+def test_the_table_of_invariants_names_every_check_of_verify_where_it_belongs() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    section = text.partition("## Invariants")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| (\d+) \|.*\| ([^|]*) \|$", section, re.MULTILINE)
+    listed = {(int(number), name) for number, cell in rows for name in re.findall(r"`(\w+)`", cell)}
+    assert listed == {(check.invariant, check.name) for check in CHECKS}
 
 
 # --- commands -----------------------------------------------------------------------------------
