@@ -341,9 +341,7 @@ async def usual_tables(server: EmbeddedServer, schema: str) -> AsyncConnectionPo
 
 def table(outcomes: dict[str, Outcome]) -> Table:
     """The counts side by side."""
-    shown = Table(
-        "", *outcomes, min_width=90, title="Two uploaders, two workers, one reader, the same 20 files"
-    )
+    shown = Table("", *outcomes, title="Two uploaders, two workers, the same 20 files")
     rows = {
         "foreign-key violations": lambda o: f"{o.violations:,}",
         "texts embedded in vain": lambda o: f"{o.wasted:,} of {o.embedded:,}",

@@ -1,0 +1,48 @@
+"""Asks the database, also while it is being killed, and waits until it answers as it should."""
+
+from typing import Any
+
+import tenacity
+
+from chunkstore.retries import persistently
+from chunkstore.store import ChunkStore
+
+DEADLINE = 45
+
+ALL_ACTIVE = """
+SELECT count(*) = 0
+FROM files f
+LEFT JOIN active_versions a ON a.file = f.file
+WHERE a.version IS DISTINCT FROM f.target
+"""
+"""Whether the active version of every file is its target."""
+
+
+async def values(store: ChunkStore, statement: str) -> list[Any]:
+    """The first column of every row."""
+
+    async def ask() -> list[Any]:
+        async with store.database.transaction() as conn:
+            return [row[0] for row in await (await conn.execute(statement)).fetchall()]
+
+    return await persistently(ask)
+
+
+async def value(store: ChunkStore, statement: str) -> Any:
+    """The first column of the first row."""
+    return (await values(store, statement))[0]
+
+
+async def until(store: ChunkStore, statement: str, *, seconds: float = DEADLINE) -> None:
+    """Returns when the statement's value is true or, for a count, above zero; fails at the deadline."""
+
+    async def holds() -> bool:
+        return bool(await value(store, statement))
+
+    looking = tenacity.AsyncRetrying(
+        retry=tenacity.retry_if_result(lambda held: not held),
+        wait=tenacity.wait_fixed(0.05),
+        stop=tenacity.stop_after_delay(seconds),
+        retry_error_callback=lambda _: False,
+    )
+    assert await looking(holds), f"not within {seconds} s: {statement}"
