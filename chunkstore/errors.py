@@ -26,6 +26,10 @@ def _shortened(value: object, limit: int = 80) -> str:
     return text if len(text) <= limit else f"{text[:limit]}… ({len(text)} characters)"
 
 
+class ConfirmationNeeded(ChunkstoreError):
+    """Nobody can be asked whether to go on, and `--yes` was not given."""
+
+
 # --- the database -------------------------------------------------------------------------------
 
 

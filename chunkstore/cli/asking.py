@@ -2,18 +2,23 @@
 
 import sys
 
-import anyio
-
-from chunkstore.errors import InvalidInput
+from chunkstore.errors import ConfirmationNeeded
 
 
 async def confirmed(question: str, *, yes: bool) -> bool:
-    """Whether a person says yes, or `--yes` did. Raises InvalidInput where nobody can be asked."""
+    """Whether a person says yes, or `--yes` did. Raises ConfirmationNeeded where nobody can be asked."""
     if yes:
         return True
-    if not sys.stdin.isatty():
-        raise InvalidInput("--yes", None, f"nobody can be asked {question!r} here: give --yes")
+    check_can_ask(question)
     sys.stderr.write(f"{question} [y/N] ")
     sys.stderr.flush()
+    import anyio
+
     await anyio.wait_readable(sys.stdin)  # and not a thread, which Ctrl-C could not end
     return sys.stdin.readline().strip().lower() in ("y", "yes")
+
+
+def check_can_ask(question: str) -> None:
+    """Raises ConfirmationNeeded unless somebody sits at a terminal."""
+    if not sys.stdin.isatty():
+        raise ConfirmationNeeded(f"nobody can be asked here, so give --yes: {question}")

@@ -89,11 +89,11 @@ async def rebuild(
 
 def _show(report: "VerifyReport") -> None:
     print_table(
-        ("invariant", "check", "result", "what would break it"),
-        [(check.invariant, check.name, _result(check), check.description) for check in report.checks],
+        ("invariant", "check", "result"),
+        [(check.invariant, check.name.replace("_", " "), _result(check)) for check in report.checks],
     )
     for check in report.broken:
-        print_line(f"\ninvariant {check.invariant} is broken ({check.name}): {check.description}")
+        print_line(f"\ninvariant {check.invariant} is broken: {check.description}")
         for violation in check.violations:
             print_line(f"  {violation.row}")
         if check.count > len(check.violations):

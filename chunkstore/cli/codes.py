@@ -4,6 +4,7 @@ from enum import IntEnum
 
 from chunkstore.errors import (
     ChunkstoreError,
+    ConfirmationNeeded,
     DatabaseError,
     InvalidInput,
     MissingExtra,
@@ -39,7 +40,7 @@ def code_of(error: ChunkstoreError) -> Exit:
     match error:
         case DatabaseError():
             return Exit.DATABASE
-        case InvalidInput() | NotFound() | ModelMismatch() | MissingExtra():
+        case InvalidInput() | NotFound() | ModelMismatch() | MissingExtra() | ConfirmationNeeded():
             return Exit.USAGE
         case _:
             return Exit.PROBLEM

@@ -1,15 +1,14 @@
 """The command that brings files in."""
 
-import sys
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
 from chunkstore.cli.app import FILES, command
+from chunkstore.cli.asking import check_can_ask
 from chunkstore.cli.codes import Exit
 from chunkstore.cli.options import HERE, CollectionName, Device, Json, Where, Yes
 from chunkstore.cli.output import complain, print_json, print_pairs, say
-from chunkstore.errors import InvalidInput
 
 if TYPE_CHECKING:
     from chunkstore.cli.shapes import Ingested
@@ -56,8 +55,8 @@ async def ingest(
         chunkstore ingest 'src/**/*.py' --collection code --model hashing:256
         chunkstore ingest docs/ --prune --yes --json
     """
-    if prune and not yes and not sys.stdin.isatty():
-        raise InvalidInput("--yes", None, "nobody can be asked here what --prune may delete: give --yes")
+    if prune and not yes:
+        check_can_ask("may --prune delete what has gone?")
     from chunkstore.cli import ingesting, slow
     from chunkstore.cli.shapes import Ingested
 
@@ -65,7 +64,7 @@ async def ingest(
         files = await ingesting.find_or_create(store, collection, model)
         report = await ingesting.bring_in(files, paths, prune=prune, yes=yes)
         embedded = await ingesting.make_active(store, files, model, device) if wait else 0
-        waiting = await slow.waiting_chunks(store, *files.model_names)
+        waiting = await slow.waiting_chunks(store, collection)
     result = Ingested.of(collection, report, embedded=embedded, waiting=waiting)
     if json:
         print_json(result)

@@ -1,5 +1,6 @@
 """Commands that look: search, status."""
 
+from textwrap import fill, indent, shorten
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
@@ -11,6 +12,8 @@ from chunkstore.cli.output import age, clean, out, print_json, print_line, print
 if TYPE_CHECKING:
     from chunkstore.model import Hit
     from chunkstore.status import ModelStatus, Status
+
+_SHOWN = 320
 
 
 @command(group=SEARCH, sort_key=1)
@@ -59,17 +62,16 @@ async def search(
 
 def show_hit(rank: int, hit: "Hit", *, full: bool = False) -> None:
     """One hit on standard output: what to cite it by, and its text."""
-    from rich.padding import Padding
     from rich.text import Text
 
     head = Text(f"{rank:>2}  ", "dim").append(clean(hit.key), "bold").append(f"  {citation(hit)}", "cyan")
     out().print(head.append(f"  {hit.score:.3f}", "green"), soft_wrap=True)
     headings = hit.metadata.get("headings")
     if isinstance(headings, list) and headings:
-        out().print(Padding(Text(clean(" › ".join(map(str, headings))), "italic"), (0, 0, 0, 4)))
-    content = clean(hit.content).strip()
-    text = content if full else _shortened(content)
-    out().print(Padding(Text(text), (0, 0, 1, 4)))
+        print_line(f"    {' › '.join(map(str, headings))}")
+    content = hit.content.strip()
+    print_line(indent(content, "    ") if full else _shortened(content))
+    print_line()
 
 
 def citation(hit: "Hit") -> str:
@@ -82,9 +84,9 @@ def citation(hit: "Hit") -> str:
     return ", ".join([*parts, f"chunk {hit.ordinal}"])
 
 
-def _shortened(content: str, limit: int = 300) -> str:
-    joined = " ".join(content.split())
-    return joined if len(joined) <= limit else joined[:limit].rsplit(" ", 1)[0] + " …"
+def _shortened(content: str) -> str:
+    shown = shorten(content, _SHOWN, placeholder=" …")
+    return fill(shown, out().width, initial_indent="    ", subsequent_indent="    ")
 
 
 @command(group=SEARCH, sort_key=2)

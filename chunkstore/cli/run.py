@@ -20,7 +20,7 @@ def run(tokens: Sequence[str]) -> int:
         code = _run(tokens)
         sys.stdout.flush()
     except CycloptsError as error:
-        complain(f"{_message(error)} (`chunkstore --help` and `chunkstore COMMAND --help` say what there is)")
+        complain(_message(error))
         return Exit.USAGE
     except BrokenPipeError:  # the reader, `head` say, has had enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -68,7 +68,8 @@ def _leaves(error: Exception) -> Iterator[Exception]:
 
 def _message(error: CycloptsError) -> str:
     error.verbose = False
-    return str(error).strip()
+    named = " ".join(["chunkstore", *(error.command_chain or ())])
+    return f"{str(error).strip().rstrip('.')}: see `{named} --help`"
 
 
 def _end_at_once(code: Exit) -> None:

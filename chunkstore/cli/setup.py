@@ -101,6 +101,7 @@ async def list_collections(*, json: Json = False, where: Where = HERE) -> None:
         return
     if not listed:
         say("no collection yet: chunkstore collection create NAME, or chunkstore ingest PATH")
+        return
     print_table(
         ("collection", "models", "keeps", "and for"),
         [(row.name, ", ".join(models), f"last {row.keep_last}", row.keep_for) for row, models in listed],

@@ -58,7 +58,7 @@ class Ingested(msgspec.Struct, frozen=True, kw_only=True):
     embedded: int
     """Chunks that the models embedded in this command."""
     waiting: int
-    """Chunks in the log that wait for the collection's models, the whole store's."""
+    """Embeddings that the collection's files still lack until searches see what was ingested."""
 
     @classmethod
     def of(cls, collection: str, report: "IngestReport", *, embedded: int, waiting: int) -> "Ingested":

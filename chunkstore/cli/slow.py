@@ -21,12 +21,21 @@ R = TypeVar("R")
 BATCH = 256
 
 
-async def waiting_chunks(store: "ChunkStore", *models: str) -> int:
-    """How many chunks of the log are not embedded yet for these models, those no version needs included."""
+async def lag(store: "ChunkStore", model: str) -> int:
+    """How many chunks the log asks the model for, those that no version needs any more included."""
     from chunkstore.status import status
 
     groups = (await status(store)).groups
-    return sum(group.lag for group in groups if group.kind == "shared" and group.model in models)
+    return sum(group.lag for group in groups if group.kind == "shared" and group.model == model)
+
+
+async def waiting_chunks(store: "ChunkStore", collection: str) -> int:
+    """How many embeddings the collection's files lack until searches see their targets."""
+    from chunkstore import rows
+
+    query = "SELECT coalesce(sum(lacking), 0)::bigint FROM waiting WHERE collection = %(collection)s"
+    async with store.database.transaction() as conn:
+        return await rows.fetch_value(conn, query, {"collection": collection})
 
 
 async def embed(
@@ -47,7 +56,7 @@ async def embed(
         bar.update(row, completed=report.stored, total=max(waiting, report.stored) if drain else None)
 
     consumer = EmbeddingConsumer(store, model, batch=batch, on_progress=show)
-    waiting = await waiting_chunks(store, model.name)
+    waiting = await lag(store, model.name)
     show(consumer.report)
     return await consumer.run(drain=drain, stop=stop)
 
