@@ -128,19 +128,26 @@ class World:
             outcome = task.exception() or task.result()
             pytest.fail(f"the step was to wait, and ended at once: {outcome!r}")
 
-    async def races(self, step: Coroutine[Any, Any, T], *, against: Session) -> asyncio.Task[T]:
+    async def races(self, step: Coroutine[Any, Any, T], *, against: Session | int) -> asyncio.Task[T]:
         """Starts the step; returns its task when it waits for `against` or has ended without waiting."""
         task = asyncio.create_task(step)
         await self._seen_waiting(against, task, 1)
         return task
 
-    async def _seen_waiting(self, on: Session, task: asyncio.Task[Any], count: int) -> bool:
+    async def waiter(self, on: Session) -> int:
+        """The process id of the one backend that waits for `on`."""
+        (pid,) = await self.values(
+            "SELECT pid FROM pg_stat_activity WHERE %(pid)s = ANY (pg_blocking_pids(pid))", pid=on.pid
+        )
+        return pid
+
+    async def _seen_waiting(self, on: Session | int, task: asyncio.Task[Any], count: int) -> bool:
         observer = await self.observer()
         with anyio.fail_after(DEADLINE):
             while not task.done():
                 blocked = await observer.value(
                     "SELECT count(*) FROM pg_stat_activity WHERE %(pid)s = ANY (pg_blocking_pids(pid))",
-                    pid=on.pid,
+                    pid=on.pid if isinstance(on, Session) else on,
                 )
                 if blocked >= count:
                     return True
