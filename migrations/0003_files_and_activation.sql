@@ -513,13 +513,15 @@ $$;
 -- --- removal: every step a statement of its own (rule 3) ---------------------------------------
 
 -- Deletes everything that stands on these chunks, then the chunks. The caller holds the file's lock and
--- the chunks'; the tables that hold vectors are listed here, after those locks (rule 20).
+-- the chunks'; the tables that hold vectors are listed here, after those locks (rule 20), and their rows are
+-- held so that no rebuild's swap renames a table that is in the list.
 CREATE FUNCTION delete_chunks(_collection integer, _chunks bigint[]) RETURNS void
 LANGUAGE plpgsql AS $$
 DECLARE
     _tables record;
 BEGIN
     DELETE FROM embeddings WHERE chunk_id = ANY (_chunks);
+    PERFORM FROM collection_models WHERE collection = _collection ORDER BY model FOR SHARE;
     FOR _tables IN SELECT t.search_table FROM search_tables(_collection) AS t ORDER BY 1 LOOP
         EXECUTE format('DELETE FROM %I WHERE chunk_id = ANY ($1)', _tables.search_table) USING _chunks;
     END LOOP;

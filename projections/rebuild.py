@@ -79,9 +79,9 @@ class _Rebuild:
     async def _begin(self) -> None:
         """Makes empty tables, known to erase and sweep before a vector is in them."""
         async with self._database.transaction() as conn:
+            await conn.execute(REBUILD.set_rebuilding, self._params | {"rebuilding": True})
             await conn.execute(REBUILD.with_tables("drop_tables", search=self._search, active=self._active))
             await search_tables.create(conn, self._search, self._active, self._model.dimensions)
-            await conn.execute(REBUILD.set_rebuilding, self._params | {"rebuilding": True})
 
     async def _copy(self) -> int:
         """Copies the vectors of what is active, a few segments a transaction."""
@@ -102,6 +102,7 @@ class _Rebuild:
             group = leases.projector_group(self._model.model)
             await conn.execute(REBUILD.lock_checkpoints, {"group": group})
             await conn.execute(REBUILD.lock_files, self._params)
+            await conn.execute(REBUILD.lock_tables, self._params)
             await conn.execute(REBUILD.with_tables("stop_staging", search=self._model.search_table))
             await conn.execute(self._with_numbers("replay"))
             filled = await conn.execute(REBUILD.with_tables("fill_active", active=self._active))

@@ -64,6 +64,14 @@ WHERE collection = %(collection)s
 ORDER BY file
 FOR KEY SHARE;
 
+-- name: lock_tables
+-- Keeps sweeps, which list the tables that hold vectors, away from the swap.
+SELECT model
+FROM collection_models
+WHERE collection = %(collection)s
+  AND model = %(model)s
+FOR UPDATE;
+
 -- name: stop_staging
 -- Keeps consumers from staging rows in the table that is about to go.
 LOCK TABLE {search} IN SHARE ROW EXCLUSIVE MODE;
