@@ -81,7 +81,7 @@ async def copies(
         return {}
     params = {
         "collections": [chunk.collection for chunk in wanted],
-        "text_hashes": [chunk.text_hash for chunk in wanted],
+        "text_hashes": b"".join([chunk.text_hash for chunk in wanted]),
         "model": model,
     }
     found = await rows.fetch_all(conn, EMBEDDINGS.copies, params, row=Copied)

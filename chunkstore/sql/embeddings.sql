@@ -60,15 +60,26 @@ WHERE NOT EXISTS (
 ORDER BY c.chunk_id;
 
 -- name: copies
--- Vectors of the model that the collection holds already for those texts, one a text (rule 12).
+-- Vectors of the model that the collection holds already for those texts, one a text (rule 12). The hashes
+-- are one value, 16 bytes a hash. One probe of the texts' index each, then of the keys of what it finds:
+-- left to the planner, which knows nothing of hashes, it probed every file of the collection for each text.
 SELECT wanted.collection, wanted.text_hash, found.embedding::real[] AS vector
-FROM unnest(%(collections)s::integer[], %(text_hashes)s::bytea[]) AS wanted (collection, text_hash)
+FROM (
+    SELECT w.collection, substring(%(text_hashes)b::bytea FROM w.i::integer * 16 - 15 FOR 16) AS text_hash
+    FROM unnest(%(collections)b::integer[]) WITH ORDINALITY AS w (collection, i)
+) AS wanted
 CROSS JOIN LATERAL (
     SELECT e.embedding
     FROM chunks c
-    JOIN files f ON f.file = c.file AND f.collection = wanted.collection
-    JOIN embeddings e ON e.chunk_id = c.chunk_id AND e.model = %(model)s
+    CROSS JOIN LATERAL (
+        SELECT embedding
+        FROM embeddings
+        WHERE chunk_id = c.chunk_id
+          AND model = %(model)s
+        OFFSET 0
+    ) AS e
     WHERE c.text_hash = wanted.text_hash
+      AND (SELECT f.collection FROM files f WHERE f.file = c.file) = wanted.collection
     LIMIT 1
 ) AS found;
 

@@ -30,12 +30,12 @@ HOT: dict[str, tuple[bytes, dict[str, Any], set[str]]] = {
     ),
     "find copies": (
         EMBEDDINGS.copies,
-        {"collections": [1], "text_hashes": [b"0" * 16], "model": 1},
+        {"collections": [1], "text_hashes": b"0" * 16, "model": 1},
         {"chunks_by_text", "embeddings_pkey"},
     ),
     "find chunks by hash": (
         CHUNKS.by_hash,
-        {"file": 1, "count": 1, "hashes": b"0" * 16, "text_hashes": b"0" * 16},
+        {"file": 1, "hashes": b"0" * 16, "text_hashes": b"0" * 16},
         {"chunks_by_text"},
     ),
     "find known segments": (
