@@ -206,7 +206,10 @@ class Collection:
         Raises UnknownFile, and UnknownVersion, also where the version is collected while it is read.
         """
         if version is None:
-            version = max(v.number for v in await self.history(key) if v.state == "committed")
+            committed = [v.number for v in await self.history(key) if v.state == "committed"]
+            if not committed:
+                raise collections.unknown_file(key)
+            version = max(committed)
         inputs.checked_version(version, "version")
         async with self.store.database.transaction() as conn:
             params = {"collection": self.row.collection, "key": inputs.checked_key(key)}
