@@ -30,6 +30,11 @@ class Breaker:
         self._pause = self._until = 0.0
         self.last_error = None
 
+    @property
+    def is_open(self) -> bool:
+        """Whether the pause is still going on."""
+        return anyio.current_time() < self._until
+
     async def closed(self, stop: anyio.Event) -> None:
         """Returns when a call may be tried, or at the stop."""
         left = self._until - anyio.current_time()

@@ -110,7 +110,7 @@ class Loop:
     ) -> None:
         async with read, out:
             async for lease, work in read:
-                if stop.is_set():
+                if stop.is_set() or self._breaker.is_open:
                     await self._release(lease)
                     continue
                 try:
