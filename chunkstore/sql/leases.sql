@@ -11,23 +11,25 @@ SELECT partition, lo, hi, epoch, attempts
 FROM claim(%(group)s, %(batch)s, %(lease)s::interval, %(owner)s, %(start)s);
 
 -- name: renew
--- Extends a lease that is still held under that epoch. No row: it was taken over.
+-- Extends a lease that is still held under that epoch. No row: it was taken over or given back.
 UPDATE leases
 SET expires = clock_timestamp() + %(lease)s::interval
 WHERE consumer_group = %(group)s
   AND partition = %(partition)s
   AND lo = %(lo)s
   AND epoch = %(epoch)s
+  AND owner IS NOT NULL
 RETURNING lo;
 
 -- name: release
--- Gives a range back unfinished; no attempt is counted.
+-- Gives a range back unfinished; no attempt is counted. No row where it was given back already.
 UPDATE leases
 SET owner = NULL, expires = clock_timestamp() + %(delay)s::interval
 WHERE consumer_group = %(group)s
   AND partition = %(partition)s
   AND lo = %(lo)s
   AND epoch = %(epoch)s
+  AND owner IS NOT NULL
 RETURNING lo;
 
 -- name: halve
@@ -42,6 +44,7 @@ WHERE consumer_group = %(group)s
   AND partition = %(partition)s
   AND lo = %(lo)s
   AND epoch = %(epoch)s
+  AND owner IS NOT NULL
 RETURNING attempts;
 
 -- name: unfinished
