@@ -1,5 +1,6 @@
 """The fixtures of the fault tests."""
 
-from tests.faults.fix_processes import collection, fleet, store
+from tests.faults.fix_processes import besieged, besieged_files, besieged_store, files, fleet
+from tests.store.fix_store import store
 
-__all__ = ["collection", "fleet", "store"]
+__all__ = ["besieged", "besieged_files", "besieged_store", "files", "fleet", "store"]

@@ -1,6 +1,8 @@
 """Fixtures that give a server of the test's own, a store on it, and real processes around it to be killed."""
 
 import multiprocessing
+import os
+import signal
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -10,7 +12,8 @@ import psutil
 import pytest
 
 from chunkstore.store import ChunkStore, Collection
-from tests.faults.processes import COLLECTION, MODEL, SCHEMA, run
+from tests.faults.models import MODEL
+from tests.faults.processes import COLLECTION, Where, run
 
 EXIT_SECONDS = 20
 
@@ -22,16 +25,16 @@ FORKED.set_forkserver_preload(["tests.faults.processes"])
 class Process:
     """One process with a role of `tests.faults.processes`, which can be killed and started again."""
 
-    def __init__(self, role: str, folder: Path, name: str) -> None:
+    def __init__(self, role: str, where: Where, name: str) -> None:
         self.role = role
         self.name = name
-        self._folder = folder
+        self._where = where
         self.restart()
 
     def restart(self) -> None:
         self._ready, ready = FORKED.Pipe(duplex=False)
         self.running = FORKED.Process(
-            target=run, args=(self.role, self._folder, self.name, ready), daemon=True
+            target=run, args=(self.role, self._where, self.name, ready), daemon=True
         )
         self.running.start()
         ready.close()
@@ -47,30 +50,44 @@ class Process:
         self.running.join()
         self._ready.close()
 
-    async def stop(self) -> None:
-        """Asks the process to stop; it has to end cleanly."""
+    def signal(self, number: signal.Signals) -> None:
+        assert self.running.pid is not None
+        os.kill(self.running.pid, number)
+
+    async def terminate(self) -> None:
+        """Asks the process to stop, once it listens."""
         await anyio.to_thread.run_sync(self._ready.recv)
         self.running.terminate()
+
+    async def ended(self) -> int | None:
+        """How the process ended."""
         await anyio.to_thread.run_sync(self.running.join, EXIT_SECONDS)
-        status = self.running.exitcode
+        return self.running.exitcode
+
+    async def stop(self) -> None:
+        """Asks the process to stop; it has to end cleanly."""
+        await self.terminate()
+        status = await self.ended()
         assert status == 0, f"{self.name} ended with {status}: {self.errors}"
 
     @property
     def errors(self) -> str:
-        return (self._folder / f"{self.name}.stderr").read_text(errors="replace")[-4000:]
+        return (self._where.folder / f"{self.name}.stderr").read_text(errors="replace")[-4000:]
 
 
 class Fleet:
-    """The processes of one test, by name, and the server that they use."""
+    """The processes of one test, by name, and the store that they use."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, where: Where) -> None:
+        self.where = where
         self.processes: dict[str, Process] = {}
 
-    def start(self, role: str, count: int = 1) -> None:
+    def start(self, role: str, count: int = 1) -> Process:
+        """Starts processes of a role; returns the last."""
         for number in range(1, count + 1):
             name = f"{role}-{number}"
-            self.processes[name] = Process(role, self.folder, name)
+            self.processes[name] = Process(role, self.where, name)
+        return self.processes[f"{role}-{count}"]
 
     async def stop(self, role: str | None = None) -> None:
         """Stops the processes of a role, or all."""
@@ -80,13 +97,13 @@ class Fleet:
 
     def kill_server(self) -> None:
         """`kill -9` of the server's first process; who needs the server next starts it again."""
-        pid = int((self.folder / "data/postgres/postmaster.pid").read_text().split()[0])
+        pid = int((self.where.data / "postgres/postmaster.pid").read_text().split()[0])
         psutil.Process(pid).kill()
 
     @property
     def log(self) -> str:
         """The server's log."""
-        return (self.folder / "data/postgres/server.log").read_text(errors="replace")
+        return (self.where.data / "postgres/server.log").read_text(errors="replace")
 
     def end(self) -> None:
         for process in self.processes.values():
@@ -94,21 +111,36 @@ class Fleet:
 
 
 @pytest.fixture
-def fleet() -> Iterator[Fleet]:
-    """Nothing yet, in a folder of its own; whatever was started is killed at the end."""
+def fleet(tmp_path: Path, dsn: str, schema: str) -> Iterator[Fleet]:
+    """Processes of the test's store on the session's server; whatever was started is killed at the end."""
+    made = Fleet(Where(tmp_path, schema, dsn))
+    yield made
+    made.end()
+
+
+@pytest.fixture
+def besieged() -> Iterator[Fleet]:
+    """Processes on a server of their own, which may be killed as well, and whose log is theirs alone."""
     with tempfile.TemporaryDirectory(prefix="chunkstore-faults-") as folder:
-        made = Fleet(Path(folder))
+        made = Fleet(Where(Path(folder), "faults"))
         yield made
         made.end()
 
 
 @pytest.fixture
-async def store(fleet: Fleet) -> AsyncIterator[ChunkStore]:
-    """The test's own use of the store, on an embedded server of its own."""
-    async with await ChunkStore.open(data=fleet.folder / "data", schema=SCHEMA, migrate=True) as opened:
+async def besieged_store(besieged: Fleet) -> AsyncIterator[ChunkStore]:
+    """The test's own use of the store of `besieged`."""
+    async with await besieged.where.open(migrate=True) as opened:
         yield opened
 
 
 @pytest.fixture
-async def collection(store: ChunkStore) -> Collection:
-    return await store.collection(COLLECTION, model=MODEL, keep_last=2)
+async def besieged_files(besieged_store: ChunkStore) -> Collection:
+    """The collection that the processes work on."""
+    return await besieged_store.collection(COLLECTION, model=MODEL, keep_last=2)
+
+
+@pytest.fixture
+async def files(store: ChunkStore) -> Collection:
+    """The collection that the processes of `fleet` work on."""
+    return await store.collection(COLLECTION, model=MODEL)

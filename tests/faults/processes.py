@@ -13,6 +13,7 @@ from datetime import timedelta
 from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import NamedTuple
 from uuid import uuid4
 
 import anyio
@@ -20,17 +21,15 @@ from anyio.abc import TaskStatus
 
 from chunkstore import append, versions
 from chunkstore.errors import VersionFenced
-from chunkstore.models.hashing import HashingModel
 from chunkstore.retries import persistently
 from chunkstore.store import ChunkStore
 from consumers.embedding import EmbeddingConsumer
 from projections import projector
 from projections.collector import collect_for_ever
 from projections.projector import Projector
+from tests.faults.models import MODEL, Gated, Mortal
 from tests.faults.stamped import CHUNKS, KEYS, chunks_of
 
-MODEL = HashingModel(32)
-SCHEMA = "faults"
 COLLECTION = "files"
 LEASE_SECONDS = 1.5
 
@@ -40,12 +39,12 @@ Role = Callable[[ChunkStore, str, anyio.Event], Awaitable[object]]
 async def upload(store: ChunkStore, name: str, stop: anyio.Event) -> None:
     """Uploads the same files again and again, as fast as it can."""
     collection = await persistently(lambda: store.collection(COLLECTION))
-    draw = random.Random(name)
+    draw = random.Random(Path(name).name)
     run = uuid4().hex[:6]
     for number, key in zip(itertools.count(), itertools.cycle(draw.sample(KEYS, len(KEYS))), strict=False):
         if stop.is_set():
             return
-        stamp = f"{name}-{run}-{number}"
+        stamp = f"{run}-{number}"
         chunks = chunks_of(key, stamp, CHUNKS + draw.randint(-5, 5))
         try:
             await persistently(partial(collection.append, key, chunks, idempotency_key=stamp))
@@ -73,30 +72,60 @@ async def collect(store: ChunkStore, name: str, stop: anyio.Event) -> None:
     await collect_for_ever(store, every=0.2, stop=stop)
 
 
+async def consume_gated(store: ChunkStore, name: str, stop: anyio.Event) -> None:
+    """Embeds ten chunks at a time when the gate opens."""
+    model = Gated(Path(name))
+    await EmbeddingConsumer(store, model, batch=10, lease_seconds=LEASE_SECONDS).run(stop=stop)
+
+
+async def consume_mortal(store: ChunkStore, name: str, stop: anyio.Event) -> None:
+    """Embeds eight chunks at a time, and dies of some."""
+    await EmbeddingConsumer(store, Mortal(), batch=8, lease_seconds=0.5).run(stop=stop)
+
+
 ROLES: dict[str, Role] = {
     "upload": upload,
     "upload-streamed": upload_streamed,
     "consume": consume,
+    "consume-gated": consume_gated,
+    "consume-mortal": consume_mortal,
     "project": project,
     "collect": collect,
 }
 
 
-def run(role: str, folder: Path, name: str, ready: Connection) -> None:
+class Where(NamedTuple):
+    """The store of a test, as its processes find it, and the folder for what they leave behind."""
+
+    folder: Path
+    schema: str
+    dsn: str | None = None
+
+    @property
+    def data(self) -> Path:
+        """The folder of the embedded server, where no other is named."""
+        return self.folder / "data"
+
+    async def open(self, *, migrate: bool = False) -> ChunkStore:
+        return await ChunkStore.open(
+            self.dsn, schema=self.schema, data=self.data, migrate=migrate, max_size=4
+        )
+
+
+def run(role: str, where: Where, name: str, ready: Connection) -> None:
     """What a process does: one role, until SIGTERM. Its errors go to a file."""
-    with (folder / f"{name}.stderr").open("ab") as errors:
+    with (where.folder / f"{name}.stderr").open("ab") as errors:
         os.dup2(errors.fileno(), sys.stderr.fileno())
-    anyio.run(_run, ROLES[role], folder / "data", name, ready)
+    anyio.run(_run, role, where, name, ready)
 
 
-async def _run(role: Role, data: Path, name: str, ready: Connection) -> None:
+async def _run(role: str, where: Where, name: str, ready: Connection) -> None:
     stop = anyio.Event()
     async with anyio.create_task_group() as tasks:
         await tasks.start(_stop_at_sigterm, stop)
         ready.send("ready")
-        store = await persistently(lambda: ChunkStore.open(data=data, schema=SCHEMA, max_size=4))
-        async with store:
-            await role(store, name, stop)
+        async with await persistently(where.open) as store:
+            await ROLES[role](store, str(where.folder / name), stop)
         tasks.cancel_scope.cancel()
 
 

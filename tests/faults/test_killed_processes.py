@@ -5,7 +5,6 @@ import itertools
 import anyio
 import pytest
 
-from chunkstore.models.hashing import HashingModel
 from chunkstore.retries import persistently
 from chunkstore.store import ChunkStore, Collection
 from consumers.embedding import EmbeddingConsumer
@@ -14,7 +13,7 @@ from projections.projector import Projector
 from projections.verify import verify
 from tests.faults.asking import ALL_ACTIVE, until, value
 from tests.faults.fix_processes import Fleet
-from tests.faults.processes import MODEL
+from tests.faults.models import MODEL
 from tests.faults.stamped import KEYS, broken, chunks_of
 
 EVERYTHING = 2000
@@ -30,7 +29,7 @@ class Reader:
         self.seen: set[tuple[str, int]] = set()
 
     async def run(self) -> None:
-        (query,) = HashingModel(32).embed(["file chunk upload"])
+        (query,) = MODEL.embed(["file chunk upload"])
         while True:
             hits = await persistently(lambda: self._collection.search(query, k=EVERYTHING))
             self.searches += 1
@@ -61,8 +60,9 @@ def violations(fleet: Fleet) -> list[str]:
 
 @pytest.mark.timeout(150)
 async def test_one_process_is_killed_every_second_and_no_search_sees_it(
-    fleet: Fleet, store: ChunkStore, collection: Collection
+    besieged: Fleet, besieged_store: ChunkStore, besieged_files: Collection
 ) -> None:
+    fleet, store, collection = besieged, besieged_store, besieged_files
     await all_whole_and_active(store, collection)
     fleet.start("upload")
     fleet.start("upload-streamed")
@@ -92,8 +92,9 @@ async def test_one_process_is_killed_every_second_and_no_search_sees_it(
 
 
 async def test_the_server_is_killed_and_everything_goes_on(
-    fleet: Fleet, store: ChunkStore, collection: Collection
+    besieged: Fleet, besieged_store: ChunkStore, besieged_files: Collection
 ) -> None:
+    fleet, store, collection = besieged, besieged_store, besieged_files
     await all_whole_and_active(store, collection)
     for role in ("upload", "consume", "project", "collect"):
         fleet.start(role)
