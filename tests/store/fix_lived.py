@@ -9,7 +9,7 @@ from uuid import uuid4
 import numpy as np
 import pytest
 
-from chunkstore import Chunk, Place, migrate
+from chunkstore import Chunk, Place, migrate, versions
 from chunkstore.dsn import Dsn
 from chunkstore.models.hashing import HashingModel
 from chunkstore.store import ChunkStore, Collection
@@ -45,6 +45,12 @@ class Lived:
             for i, text in enumerate(contents)
         ]
         return (await self.collection.append(key, chunks)).number
+
+    async def open_version(self, key: str) -> None:
+        """Begins a version of the file and leaves it open."""
+        async with self.store.database.transaction() as conn:
+            state = await versions.lock(conn, self.collection.row.collection, key)
+            await versions.open_version(conn, state.file, b"{}")
 
     async def drain(self) -> None:
         """Embeds and projects until nothing is left."""
