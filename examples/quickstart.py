@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
+from shlex import quote
 from textwrap import fill, shorten
 
 import anyio
@@ -44,14 +45,16 @@ QUESTION = "When can I visit the lighthouse archive?"
 console = Console(highlight=False, markup=False)
 
 
-async def main(folders: Sequence[Path], questions: Sequence[str]) -> bool:
+async def main(collection: str, folders: Sequence[Path], questions: Sequence[str]) -> bool:
     """Goes the whole way; returns whether every invariant holds at its end."""
     step(f"Start the embedded Postgres in {DATA}/ and bring its schema up to date")
     async with await ChunkStore.open(data=DATA, schema=SCHEMA, migrate=True) as store:
         with console.status("loading MiniLM"):
             model = await anyio.to_thread.run_sync(open_model, "minilm")
-        documents = await store.collection("documents", model, keep_last=1)
-        say(f"a store in the schema {SCHEMA!r}, the collection 'documents', the model {model.name}")
+        documents = await store.collection(collection, model, keep_last=1)
+        say(
+            f"the store is the schema {SCHEMA!r}, with a collection {collection!r} for the model {model.name}"
+        )
 
         step(f"Ingest {' and '.join(f'{folder.name}/' for folder in folders)}")
         say_ingested(await ingest_folders(documents, folders))
@@ -200,11 +203,11 @@ def show(hit: Hit) -> None:
     console.print(fill(text, min(console.width, 110), initial_indent=" " * 9, subsequent_indent=" " * 9))
 
 
-def say_where_to_go(folders: Sequence[Path]) -> None:
-    where = f"--collection documents --data {DATA} --schema {SCHEMA}"
+def say_where_to_go(collection: str, folders: Sequence[Path]) -> None:
+    where = f"--collection {quote(collection)} --data {DATA} --schema {SCHEMA}"
     step("Go on")
     say(f'.venv/bin/chunkstore search "your question" {where}')
-    say(f".venv/bin/chunkstore ingest {folders[0].name}/ --wait {where}")
+    say(f".venv/bin/chunkstore ingest {quote(str(folders[0]))} --wait {where}")
     say(".venv/bin/chunkstore --help")
     say("make run DOCS=a/folder/of/yours")
     say("docs/quickstart.md goes the same way by hand")
@@ -226,11 +229,14 @@ if __name__ == "__main__":
     given = [Path(argument).expanduser().resolve() for argument in sys.argv[1:]]
     if wrong := [path for path in given if not path.is_dir()]:
         sys.exit(f"no folder: {wrong[0]}")
+    collection, folders, questions = "documents", OWN_FOLDERS, OWN_QUESTIONS
+    if given:
+        collection, folders, questions = given[0].name, tuple(given), ()
     try:
-        holds = anyio.run(main, given or OWN_FOLDERS, () if given else OWN_QUESTIONS)
+        holds = anyio.run(main, collection, folders, questions)
     except ChunkstoreError as error:
         sys.exit(f"{type(error).__name__}: {error}")
     except KeyboardInterrupt:
         sys.exit(130)
-    say_where_to_go(given or OWN_FOLDERS)
+    say_where_to_go(collection, folders)
     sys.exit(0 if holds else 1)
