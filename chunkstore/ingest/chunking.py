@@ -18,13 +18,13 @@ from chunkstore.ingest.pieces import Piece, Strength, code_cuts, fence_cuts, pie
 from chunkstore.ingest.sizes import Measure, estimated_tokens
 from chunkstore.model import Chunk, Metadata, Place
 
-DEFAULT_SIZE = 230
+DEFAULT_SIZE = 240
 """In estimated tokens: at most 150 words of prose, and within the 256 tokens that MiniLM reads."""
 SMALLEST_SIZE, LARGEST_SIZE = 10, 10_000
 
 
 class Chunker(msgspec.Struct, frozen=True):
-    """Cuts a document into chunks of at most `size` by `measure`, at least two fifths of it where possible.
+    """Cuts a document into chunks of at most `size` by `measure`, at least a quarter of it where possible.
 
     Calling it gives the chunks in order, none blank: `document.text[place.start:place.end]` is the
     content, `place.line` the line that it begins on. Metadata: `headings` (Markdown) from the top
@@ -53,13 +53,13 @@ class Chunker(msgspec.Struct, frozen=True):
 
     @property
     def _least(self) -> int:
-        return self.size * 2 // 5
+        return self.size // 4
 
 
 def _sections(document: Document, limit: int, measure: Measure) -> Iterator[tuple[Metadata, Iterator[Piece]]]:
     """The parts of a document that no chunk crosses: their metadata and their pieces."""
     text = document.text
-    if document.format == "markdown":
+    if document.kind == "markdown":
         for section in sections(text):
             metadata: Metadata = {"headings": list(section.headings)} if section.headings else {}
             yield (
@@ -68,7 +68,7 @@ def _sections(document: Document, limit: int, measure: Measure) -> Iterator[tupl
             )
         return
     metadata = {"language": document.language} if document.language else {}
-    cuts = code_cuts if document.format == "code" else prose_cuts
+    cuts = code_cuts if document.kind == "code" else prose_cuts
     yield metadata, pieces(text, cuts(text, 0, len(text)), len(text), limit, measure)
 
 

@@ -4,7 +4,7 @@ from typing import Literal
 
 import msgspec
 
-Format = Literal["text", "markdown", "code"]
+Kind = Literal["text", "markdown", "code"]
 
 
 class Document(msgspec.Struct, frozen=True):
@@ -14,5 +14,5 @@ class Document(msgspec.Struct, frozen=True):
     """
 
     text: str
-    format: Format = "text"
+    kind: Kind = "text"
     language: str | None = None

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from chunkstore.errors import UnreadableFile
 from chunkstore.ingest.decoding import decoded
-from chunkstore.ingest.document import Document, Format
+from chunkstore.ingest.document import Document, Kind
 
 MAX_FILE_BYTES = 256 * 1024 * 1024
 
@@ -52,11 +52,11 @@ def _content(path: Path) -> bytes:
         raise UnreadableFile(error.strerror or type(error).__name__) from error
 
 
-def _text(content: bytes, format: Format, language: str | None = None) -> Document:  # noqa: A002
-    return Document(decoded(content), format, language)
+def _text(content: bytes, kind: Kind, language: str | None = None) -> Document:
+    return Document(decoded(content), kind, language)
 
 
-_PLAIN_TEXT: Parser = partial(_text, format="text")
+_PLAIN_TEXT: Parser = partial(_text, kind="text")
 
 _LANGUAGES = {
     "bash": ".bash .sh .zsh",
@@ -94,6 +94,6 @@ _LANGUAGES = {
 register(
     _PLAIN_TEXT, ".txt", ".text", ".rst", ".adoc", ".log", ".org", ".tex", "readme", "license", "copying"
 )
-register(partial(_text, format="markdown"), ".md", ".markdown", ".mdown")
+register(partial(_text, kind="markdown"), ".md", ".markdown", ".mdown")
 for _language, _names in _LANGUAGES.items():
-    register(partial(_text, format="code", language=_language), *_names.split())
+    register(partial(_text, kind="code", language=_language), *_names.split())

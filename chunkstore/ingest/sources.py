@@ -137,18 +137,18 @@ class _Walk:
 
     def files(self) -> Iterator[Source]:
         """The regular files in the root and below, in no particular order."""
-        pending: list[tuple[Path, frozenset[str]]] = [(self._root, frozenset())]
+        pending: list[tuple[Path, frozenset[tuple[int, int]]]] = [(self._root, frozenset())]
         while pending:
             folder, above = pending.pop()
-            real = os.path.realpath(folder)
-            if real in above:
+            identity = _identity(folder)
+            if identity in above:
                 continue
             for path in self._listed(folder):
                 mode = self._mode(path)
                 if stat.S_ISREG(mode):
                     yield Source(self._key(path), path)
                 elif stat.S_ISDIR(mode) and path.name not in _TOOL_FOLDERS:
-                    pending.append((path, above | {real}))
+                    pending.append((path, above | {identity}))
 
     def _listed(self, folder: Path) -> list[Path]:
         """What is in the folder and not hidden."""
@@ -178,6 +178,15 @@ class _Walk:
 
     def _fail(self, path: Path, error: OSError) -> None:
         self.problems.append(Problem(str(path), error.strerror or type(error).__name__))
+
+
+def _identity(folder: Path) -> tuple[int, int]:
+    """Tells a folder from every other, whatever the links that lead to it; (0, 0) where it cannot be told."""
+    try:
+        found = folder.stat()
+    except OSError:
+        return 0, 0
+    return found.st_dev, found.st_ino
 
 
 def _prefix(folder: PurePath) -> str:
