@@ -43,7 +43,7 @@ def prepare(chunk: Chunk, *, headings: bool, position: int) -> Prepared:
     """Checks and hashes one chunk. Raises InvalidInput, naming the chunk by its position."""
     content = inputs.checked_content(chunk.content, position)
     place = None if chunk.place is None else inputs.checked_place(chunk.place, position)
-    if not chunk.metadata:
+    if not chunk.metadata and isinstance(chunk.metadata, dict):
         text_hash = blake2b(content, digest_size=HASH_BYTES).digest()
         return Prepared(content, b"{}", text_hash, text_hash, place)
     metadata = inputs.checked_metadata(chunk.metadata, f"chunks[{position}].metadata")

@@ -36,7 +36,8 @@ class CollectionRow(msgspec.Struct, frozen=True):
 
 
 async def find(conn: AsyncConnection[Any], name: str) -> CollectionRow:
-    """The collection of that name. Raises UnknownCollection."""
+    """The collection of that name. Raises UnknownCollection, InvalidInput."""
+    inputs.checked_key(name, "collection")
     found = await rows.fetch_one(conn, COLLECTIONS.collection, {"name": name}, row=CollectionRow)
     if found is None:
         raise UnknownCollection(

@@ -22,7 +22,10 @@ class InvalidInput(ChunkstoreError, ValueError):
 
 
 def _shortened(value: object, limit: int = 80) -> str:
-    text = ascii(value)
+    try:
+        text = ascii(value)
+    except (ValueError, RecursionError):  # an integer of thousands of digits, a nesting without end
+        text = f"this {type(value).__name__}"
     return text if len(text) <= limit else f"{text[:limit]}… ({len(text)} characters)"
 
 
