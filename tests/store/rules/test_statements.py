@@ -97,7 +97,7 @@ DOORS = {
     "lock_all_partitions": "SELECT lock_all_partitions()",
     "lock_file": "SELECT lock_file(1, 'doc')",
     "claim": "SELECT claim('embed:1', 1, '1 second', 'test', 0)",
-    "complete": "SELECT complete('embed:1', 0, 0, 1, 1, '{}', '{}', 0, true)",
+    "complete": "SELECT complete('embed:1', 0, 0, 1, 1, '{}', '{}', true)",
     "dead_letter": "SELECT dead_letter('embed:1', 0, 0, 1, 1, 1, 1, '')",
     "activate": "SELECT activate(1, 0, 1, '{}')",
     "stage_target": "SELECT stage_target(1, 0, 1, 1, 1)",
