@@ -13,10 +13,11 @@ import anyio.to_thread
 import msgspec
 import psycopg
 from psycopg import AsyncConnection, sql
+from psycopg.adapt import AdaptersMap
 from psycopg.pq import TransactionStatus
 from psycopg_pool import AsyncConnectionPool
 
-from chunkstore import embedded, requirements, settings
+from chunkstore import embedded, requirements, settings, vectors
 from chunkstore import migrate as migrations
 from chunkstore.dsn import Dsn
 from chunkstore.embedded import EmbeddedServer
@@ -72,7 +73,7 @@ class Database:
             if migrate:
                 await anyio.to_thread.run_sync(migrations.apply, address, where.schema)
             session = await _check(address, where.schema)
-            pool = await _open_pool(address, max_size, pooled=session.pooled)
+            pool = await _open_pool(address, max_size, session)
         except BaseException:
             await embedded.release(server)
             raise
@@ -124,7 +125,7 @@ class Database:
         For what a transaction cannot hold: LISTEN, CREATE INDEX CONCURRENTLY, VACUUM.
         """
         with translated(self._dsn):
-            connection = await _connect(self._dsn)
+            connection = await _connect(self._dsn, self._session.adapters)
             try:
                 await connection.execute(self._session.set_session, prepare=False)
                 yield connection
@@ -164,19 +165,21 @@ class _Session(msgspec.Struct, frozen=True):
     begin: bytes
     begin_snapshot: bytes
     set_session: bytes
+    adapters: AdaptersMap
     has_iterative_scans: bool
     pooled: bool
     """Whether a pooler stands between, whose sessions are not the server's: statements cannot be prepared."""
 
     @classmethod
     def of(cls, schema: str, server: requirements.Server, connected_to: int) -> "_Session":
-        extension = server.require_vector()
+        extension, vector_type = server.require_vector()
         path = sql.SQL(", ").join(map(sql.Identifier, dict.fromkeys((schema, extension)))).as_string()
         set_local = f"SET LOCAL search_path = {path};"
         return cls(
             begin=f"BEGIN ISOLATION LEVEL READ COMMITTED; {set_local}".encode(),
             begin_snapshot=f"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; {set_local}".encode(),
             set_session=f"SET search_path = {path}".encode(),
+            adapters=vectors.adapters(vector_type),
             has_iterative_scans=server.has_iterative_scans,
             pooled=server.process != connected_to,
         )
@@ -203,15 +206,16 @@ async def _applied(connection: AsyncConnection, schema: str) -> list[str]:
     return [name for (name,) in await cursor.fetchall()]
 
 
-async def _connect(dsn: Dsn) -> AsyncConnection:
+async def _connect(dsn: Dsn, adapters: AdaptersMap | None = None) -> AsyncConnection:
     conninfo = dsn.conninfo(connect_timeout=CONNECT_SECONDS)
-    return await AsyncConnection.connect(conninfo, autocommit=True, prepare_threshold=None)
+    return await AsyncConnection.connect(conninfo, autocommit=True, prepare_threshold=None, context=adapters)
 
 
-async def _open_pool(dsn: Dsn, max_size: int, *, pooled: bool) -> AsyncConnectionPool:
+async def _open_pool(dsn: Dsn, max_size: int, session: _Session) -> AsyncConnectionPool:
     pool = AsyncConnectionPool[AsyncConnection](
         lambda: dsn.conninfo(connect_timeout=CONNECT_SECONDS),
-        kwargs={"autocommit": True} | ({"prepare_threshold": None} if pooled else {}),
+        kwargs={"autocommit": True, "context": session.adapters}
+        | ({"prepare_threshold": None} if session.pooled else {}),
         min_size=min(1, max_size),
         max_size=max_size,
         open=False,

@@ -3,17 +3,13 @@
 Keeps rules 10 to 14 and invariant 4 (no embedding without its chunk version, one a chunk and model).
 """
 
-import struct
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
 import msgspec
 import numpy as np
-import psycopg
 from psycopg import AsyncConnection
-from psycopg.adapt import Dumper
-from psycopg.pq import Format
 
 from chunkstore import log, rows, versions
 from chunkstore.chunks import model_text
@@ -22,6 +18,7 @@ from chunkstore.events import DeadLetterDiscarded, DeadLetterRetried
 from chunkstore.leases import Lease
 from chunkstore.model import ChunkId, CollectionId, FileId, ModelId
 from chunkstore.statements import load
+from chunkstore.vectors import Vectors
 
 EMBEDDINGS = load("embeddings")
 
@@ -105,8 +102,7 @@ async def complete(
     params = lease.key | {
         "model": model,
         "chunks": list(chunks),
-        "vectors": RealArray(vectors),
-        "dimensions": vectors.shape[1] if vectors.ndim == 2 else 0,
+        "vectors": Vectors(vectors),
         "finished": finished,
     }
     return await rows.fetch_value(conn, EMBEDDINGS.complete, params)
@@ -169,33 +165,3 @@ async def _locked_dead_letter(
 
 def _unknown(chunk: ChunkId) -> UnknownDeadLetter:
     return UnknownDeadLetter(f"chunk_id: no dead letter is kept for chunk {chunk} and this model")
-
-
-# --- vectors on the wire ------------------------------------------------------------------------
-
-
-class RealArray:
-    """A float32 array of any shape, sent flat as `real[]`."""
-
-    def __init__(self, values: np.ndarray) -> None:
-        self.values = values
-
-
-class RealArrayDumper(Dumper):
-    """Sends a RealArray in Postgres's binary array format without a Python object a number."""
-
-    format = Format.BINARY
-    oid = 1021  # real[]
-
-    def dump(self, obj: RealArray) -> bytes:
-        """Dimensions, null flag, element type, length and lower bound, then length-prefixed values."""
-        flat = np.ascontiguousarray(obj.values, dtype=np.float32).reshape(-1)
-        if not flat.size:
-            return struct.pack(">iii", 0, 0, 700)
-        elements = np.empty(flat.size, dtype=[("length", ">i4"), ("value", ">f4")])
-        elements["length"] = 4
-        elements["value"] = flat
-        return struct.pack(">iiiii", 1, 0, 700, flat.size, 1) + elements.tobytes()
-
-
-psycopg.adapters.register_dumper(RealArray, RealArrayDumper)

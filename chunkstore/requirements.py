@@ -1,6 +1,7 @@
 """What a server must have before a store can live in it, asked in one query."""
 
 import re
+from typing import Any
 
 import msgspec
 
@@ -22,6 +23,12 @@ SELECT
         JOIN pg_extension AS e ON e.extnamespace = n.oid
         WHERE e.extname = 'vector'
     ),
+    (
+        SELECT t.oid
+        FROM pg_type AS t
+        JOIN pg_extension AS e ON e.extnamespace = t.typnamespace
+        WHERE e.extname = 'vector' AND t.typname = 'vector'
+    ),
     (SELECT default_version FROM pg_available_extensions WHERE name = 'vector'),
     EXISTS (
         SELECT
@@ -40,6 +47,7 @@ class Server(msgspec.Struct, frozen=True):
     encoding: str
     vector: str | None
     vector_schema: str | None
+    vector_type: int | None
     vector_available: str | None
     has_migrations: bool
 
@@ -65,14 +73,17 @@ class Server(msgspec.Struct, frozen=True):
         """Whether an index scan can go on until enough rows pass the join (pgvector 0.8)."""
         return self.vector is not None and _numbers(self.vector) >= ITERATIVE_VECTOR
 
-    def require_vector(self) -> str:
-        """The schema of the vector extension. Raises SchemaNotMigrated where the database lacks it."""
-        if self.vector_schema is None:
+    def require_vector(self) -> tuple[str, int]:
+        """The schema of the vector extension and the number of its type.
+
+        Raises SchemaNotMigrated where the database lacks it.
+        """
+        if self.vector_schema is None or self.vector_type is None:
             raise SchemaNotMigrated("the database lacks the extension vector: run `chunkstore migrate`")
-        return self.vector_schema
+        return self.vector_schema, self.vector_type
 
 
-def read(row: tuple[int, int, str, str | None, str | None, str | None, bool] | None) -> Server:
+def read(row: tuple[Any, ...] | None) -> Server:
     """The facts of one row of `FACTS`."""
     assert row is not None
     return Server(*row)

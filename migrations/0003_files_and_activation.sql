@@ -119,11 +119,11 @@ $$;
 -- --- embeddings --------------------------------------------------------------------------------
 
 -- Stores one batch of vectors by exact chunk version, in one transaction with the lease (invariant 8).
--- `_vectors` holds cardinality(_chunks) times `_dimensions` values; `_finished` marks the range done.
+-- `_vectors` holds one for each of `_chunks`; `_finished` marks the range done.
 -- Returns the chunks that were new.
 CREATE FUNCTION complete(
     _group text, _partition integer, _lo bigint, _epoch integer,
-    _model integer, _chunks bigint[], _vectors real[], _dimensions integer, _finished boolean
+    _model integer, _chunks bigint[], _vectors vector[], _finished boolean
 ) RETURNS bigint[]
 LANGUAGE plpgsql AS $$
 DECLARE
@@ -142,8 +142,8 @@ BEGIN
 
         WITH stored AS (
             INSERT INTO embeddings (chunk_id, model, embedding)
-            SELECT c.chunk_id, _model, _vectors[(c.i - 1) * _dimensions + 1 : c.i * _dimensions]::vector
-            FROM unnest(_chunks) WITH ORDINALITY AS c (chunk_id, i)
+            SELECT c.chunk_id, _model, c.embedding
+            FROM unnest(_chunks, _vectors) AS c (chunk_id, embedding)
             WHERE c.chunk_id = ANY (_existing)
             ORDER BY c.chunk_id
             ON CONFLICT DO NOTHING

@@ -86,8 +86,7 @@ CROSS JOIN LATERAL (
 -- name: complete
 -- Stores vectors by exact chunk version, logs them and, if it is finished, marks the range done.
 SELECT complete(
-    %(group)s, %(partition)s, %(lo)s, %(epoch)s, %(model)s, %(chunks)s::bigint[], %(vectors)s, %(dimensions)s,
-    %(finished)s
+    %(group)s, %(partition)s, %(lo)s, %(epoch)s, %(model)s, %(chunks)b::bigint[], %(vectors)b::vector[], %(finished)s
 );
 
 -- name: dead_letter

@@ -12,6 +12,7 @@ GOOD = Server(
     encoding="UTF8",
     vector="0.7.0",
     vector_schema="public",
+    vector_type=16385,
     vector_available="0.8.1",
     has_migrations=True,
 )
@@ -19,7 +20,7 @@ GOOD = Server(
 
 def test_the_oldest_supported_server_and_extension_will_do() -> None:
     GOOD.check()
-    assert GOOD.require_vector() == "public"
+    assert GOOD.require_vector() == ("public", 16385)
 
 
 @pytest.mark.parametrize(

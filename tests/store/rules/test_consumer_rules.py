@@ -254,8 +254,8 @@ async def test_without_rule_11_a_completed_range_is_worked_on_again(world: World
 
 # --- rule 12: a copied vector is carried from the read ---------------------------------------------
 
-CARRIED = """_vectors[(c.i - 1) * _dimensions + 1 : c.i * _dimensions]::vector
-            FROM unnest(_chunks) WITH ORDINALITY AS c (chunk_id, i)
+CARRIED = """c.embedding
+            FROM unnest(_chunks, _vectors) AS c (chunk_id, embedding)
 """
 COPIED_AT_THE_WRITE = """source.embedding
             FROM unnest(_chunks) AS c (chunk_id)
