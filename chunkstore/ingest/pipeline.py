@@ -4,6 +4,7 @@ A file that cannot be read stops nobody: it is reported, and keeps the version t
 deletes only what has gone from the folders given, after the keys were shown.
 """
 
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -23,7 +24,7 @@ from chunkstore.store import Collection
 FILES_AT_ONCE = 4
 _CHUNKS_AT_ONCE = 512
 
-Cut = Callable[[Document], Iterator[Chunk]]
+Cut = Callable[[Document], Iterable[Chunk]]
 Confirm = Callable[[Sequence[str]], Awaitable[bool]]
 Outcome = Literal["added", "updated", "unchanged", "deleted", "failed"]
 
@@ -81,6 +82,20 @@ async def _lost(found: Found, live: set[str]) -> list[str]:
     return await to_thread.run_sync(lambda: [key for key in candidates if found.has_lost(key)])
 
 
+async def _one_by_one(first: list[Chunk], others: Iterator[Chunk]) -> AsyncIterator[Chunk]:
+    """The chunks of a large file, cut in a worker thread some hundreds at a time."""
+    batch = first
+    while batch:
+        for chunk in batch:
+            yield chunk
+        batch = await to_thread.run_sync(lambda: list(islice(others, _CHUNKS_AT_ONCE)))
+
+
+def _printable(path: str) -> str:
+    """The path with the bytes of its name that are no UTF-8 spelled out."""
+    return os.fsencode(path).decode(errors="backslashreplace")
+
+
 class _Ingestion:
     """One run: the files still to do, and what has come of the others."""
 
@@ -122,8 +137,9 @@ class _Ingestion:
 
     async def _append(self, source: Source) -> None:
         try:
-            document = await to_thread.run_sync(parse, source.path)
-            version = await self._collection.append(source.key, self._chunks(document))
+            first, others = await to_thread.run_sync(self._read, source.path)
+            chunks = _one_by_one(first, others) if len(first) == _CHUNKS_AT_ONCE else first
+            version = await self._collection.append(source.key, chunks)
         except (UnreadableFile, InvalidInput, Conflict) as error:
             self._failed.append((str(source.path), str(error)))
             self._done(source.key, "failed")
@@ -131,12 +147,10 @@ class _Ingestion:
             self._count(version)
             self._done(source.key, self._outcome(version))
 
-    async def _chunks(self, document: Document) -> AsyncIterator[Chunk]:
-        """The document's chunks, cut in a worker thread some hundreds at a time."""
-        cut = self._cut(document)
-        while batch := await to_thread.run_sync(lambda: list(islice(cut, _CHUNKS_AT_ONCE))):
-            for chunk in batch:
-                yield chunk
+    def _read(self, path: Path) -> tuple[list[Chunk], Iterator[Chunk]]:
+        """The file's first chunks, and the others, still to be cut."""
+        chunks = iter(self._cut(parse(path)))
+        return list(islice(chunks, _CHUNKS_AT_ONCE)), chunks
 
     async def delete_all(self, keys: Sequence[str], confirm: Confirm | None) -> None:
         """Deletes the files of these keys, unless the caller is asked and refuses."""
@@ -147,8 +161,9 @@ class _Ingestion:
             try:
                 await self._collection.delete(key)
             except UnknownFile:  # somebody erased it meanwhile
-                continue
-            self._done(key, "deleted")
+                self._total -= 1
+            else:
+                self._done(key, "deleted")
 
     def report(self, problems: list[tuple[str, str]]) -> IngestReport:
         """What was done; `problems` are the paths that led to no file."""
@@ -158,7 +173,7 @@ class _Ingestion:
             updated=count("updated"),
             unchanged=count("unchanged"),
             deleted=count("deleted"),
-            failed=tuple(sorted([*problems, *self._failed])),
+            failed=tuple(sorted((_printable(path), reason) for path, reason in [*problems, *self._failed])),
             chunks_added=self._chunks_added,
             chunks_reused=self._chunks_reused,
         )

@@ -55,8 +55,10 @@ class Root(msgspec.Struct, frozen=True):
         False in every doubtful case: below a folder that cannot be listed, a file that cannot be read
         or is left out.
         """
+        if not key.startswith(self.prefix):
+            return False
         below = key.removeprefix(self.prefix)
-        if below == key or (self.pattern is not None and not self.pattern.fullmatch(below)):
+        if self.pattern is not None and not self.pattern.fullmatch(below):
             return False
         return not key.startswith(self.unseen) and _is_gone(self.path / below)
 

@@ -88,7 +88,7 @@ def spec_of(name: str) -> str | None:
     if name == MINILM.name:
         return "minilm"
     kind, dash, dimensions = name.partition("-")
-    return f"hashing:{dimensions}" if kind == "hashing" and dash else None
+    return f"hashing:{dimensions}" if kind == "hashing" and dash and dimensions.isdecimal() else None
 
 
 def _is_name(name: object) -> bool:

@@ -13,7 +13,7 @@ import pytest
 from numpy.typing import NDArray
 
 from chunkstore.errors import EmbeddingFailed, InvalidInput, MissingExtra, UnknownModel
-from chunkstore.models import Model, ModelDescription, describe, open_model
+from chunkstore.models import Model, ModelDescription, describe, open_model, spec_of
 from chunkstore.models import sentence_transformers as st
 from chunkstore.models.checks import checked_vectors
 from chunkstore.models.hashing import HashingModel
@@ -65,6 +65,16 @@ def test_a_hashing_spec_opens_a_model_of_its_dimensions(spec: str, dimensions: i
     assert (
         describe(model) == describe(spec) == ModelDescription(f"hashing-{dimensions}", dimensions, "cosine")
     )
+
+
+@pytest.mark.parametrize(
+    ("name", "spec"),
+    [("hashing-256", "hashing:256"), ("all-MiniLM-L6-v2", "minilm"), ("mine", None), ("hashing-trick", None)],
+)
+def test_a_stored_name_gives_back_the_spec_that_opens_it(name: str, spec: str | None) -> None:
+    assert spec_of(name) == spec
+    if spec is not None:
+        assert describe(spec).name == name
 
 
 @pytest.mark.parametrize(

@@ -250,10 +250,10 @@ def unprivileged() -> Iterator[None]:
 @pytest.mark.parametrize(
     ("glob", "path", "matches"),
     [("*.md", "a.md", True), ("*.md", "x/a.md", False), ("**/*.md", "a.md", True),
-     ("**/*.md", "x/y/a.md", True), ("**", "x/y", True), ("x/**", "x/y/z", True), ("?.md", "a.md", True), ("?.md", "ab.md", False),
-     ("x?y", "x/y", False), ("[ab].md", "a.md", True), ("[!ab].md", "a.md", False),
-     ("[!ab].md", "c.md", True), ("[!a]b", "/b", False), ("a.md", "abmd", False), ("[]].md", "].md", True), ("a[", "a[", True),
-     ("x/**/y", "x/y", True), ("x/**/y", "xy", False), ("*", "a\nb", True)],
+     ("**/*.md", "x/y/a.md", True), ("**", "x/y", True), ("x/**", "x/y/z", True), ("?.md", "a.md", True),
+     ("?.md", "ab.md", False), ("x?y", "x/y", False), ("[ab].md", "a.md", True), ("[!ab].md", "a.md", False),
+     ("[!ab].md", "c.md", True), ("[!a]b", "/b", False), ("a.md", "abmd", False), ("[]].md", "].md", True),
+     ("a[", "a[", True), ("x/**/y", "x/y", True), ("x/**/y", "xy", False), ("*", "a\nb", True)],
 )  # fmt: skip
 def test_a_glob_matches_as_a_shell_would(glob: str, path: str, matches: bool) -> None:
     assert bool(matcher(glob).fullmatch(path)) is matches
