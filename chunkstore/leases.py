@@ -34,6 +34,11 @@ class Lease(msgspec.Struct, frozen=True):
         return self.hi - self.lo == 1
 
     @property
+    def is_suspect(self) -> bool:
+        """Whether the range is of one chunk that failed before, or killed its consumer."""
+        return self.is_single and self.attempts > 0
+
+    @property
     def key(self) -> dict[str, Any]:
         """The parameters that name this lease in statements."""
         return {"group": self.group, "partition": self.partition, "lo": self.lo, "epoch": self.epoch}

@@ -1,7 +1,8 @@
 """The loop of a shared group: claim, read, work, settle, each a stage that overlaps with the others.
 
 While the model works on one range the next is read and the last is stored, so the model never waits.
-Leases in hand are renewed after a third of their time. Keeps invariant 8 with `chunkstore.leases`.
+Leases in hand are renewed after a third of their time; a suspect is taken in hand alone, so that what it
+does to this process counts against no other range. Keeps invariant 8 with `chunkstore.leases`.
 """
 
 import os
@@ -57,6 +58,7 @@ class Loop:
         self._owner = f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:8]}"
         self._breaker = Breaker()
         self._held: dict[tuple[int, int], Lease] = {}
+        self._forgotten = anyio.Event()
         self._start = 0
 
     async def run(self, *, drain: bool = False, stop: anyio.Event | None = None) -> None:
@@ -99,8 +101,16 @@ class Loop:
                     continue
                 waiting.worked()
                 lease, work = claimed
-                if work is not None:
+                if work is None:
+                    continue
+                if not lease.is_suspect:
                     await out.send((lease, work))
+                elif len(self._held) > 1:
+                    await self._release(lease)
+                    await self._nothing_held()
+                else:
+                    await out.send((lease, work))
+                    await self._nothing_held()
 
     async def _work(
         self,
@@ -189,3 +199,9 @@ class Loop:
 
     def _forget(self, lease: Lease) -> None:
         self._held.pop((lease.partition, lease.lo), None)
+        self._forgotten.set()
+        self._forgotten = anyio.Event()
+
+    async def _nothing_held(self) -> None:
+        while self._held:
+            await self._forgotten.wait()
