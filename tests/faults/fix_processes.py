@@ -61,7 +61,7 @@ class Process:
 
     async def ended(self) -> int | None:
         """How the process ended."""
-        await anyio.to_thread.run_sync(self.running.join, EXIT_SECONDS)
+        await anyio.to_thread.run_sync(self.running.join, EXIT_SECONDS, abandon_on_cancel=True)
         return self.running.exitcode
 
     async def stop(self) -> None:

@@ -92,12 +92,13 @@ class Gated(HashingModel):
 
 
 class Mortal(HashingModel):
-    """Takes its process with it over a bad text, as a library in C does."""
+    """Takes its process with it over a bad text, as a library in C does, in the middle of its work."""
 
     def __init__(self) -> None:
         super().__init__(MODEL.dimensions)
 
     def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
         if any(BAD in text for text in texts):
+            threading.Event().wait(0.2)
             os.kill(os.getpid(), signal.SIGKILL)
         return super().embed(texts)

@@ -107,9 +107,8 @@ class Where(NamedTuple):
         return self.folder / "data"
 
     async def open(self, *, migrate: bool = False) -> ChunkStore:
-        return await ChunkStore.open(
-            self.dsn, schema=self.schema, data=self.data, migrate=migrate, max_size=4
-        )
+        data = self.data if self.dsn is None else None
+        return await ChunkStore.open(self.dsn, schema=self.schema, data=data, migrate=migrate, max_size=4)
 
 
 def run(role: str, where: Where, name: str, ready: Connection) -> None:
