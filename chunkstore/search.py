@@ -111,7 +111,7 @@ class _Standing(msgspec.Struct, frozen=True):
 
 
 async def is_active(conn: AsyncConnection[Any], file: FileId, version: int, model: ModelId) -> bool:
-    """Whether this version or a later one is active.
+    """Whether this version or a later one is active; after a rollback to it, whether this one is.
 
     Raises NeverActive where it cannot become so any more: collected, abandoned, erased, rolled back, or
     waiting on a dead letter.
@@ -122,7 +122,9 @@ async def is_active(conn: AsyncConnection[Any], file: FileId, version: int, mode
         raise UnknownFile(f"file {file} is not in this store")
     if standing.erased:
         raise NeverActive(f"version {version} was erased with its file")
-    if standing.active is not None and standing.active >= version:
+    if standing.active == version:
+        return True
+    if standing.active is not None and standing.active > version and standing.target != version:
         return True
     if standing.state in ("collected", "abandoned"):
         raise NeverActive(f"version {version} was {standing.state} before it became active")
