@@ -1,7 +1,7 @@
 -- name: nearest
 -- The k nearest chunks that are active, with what it takes to cite them, in one statement: index scan over
 -- the search table, joined to membership and to the files' active versions, so that every file is seen at
--- exactly one complete version (invariant 6).
+-- exactly one complete version (invariant 6). `cite` is STABLE: it reads by this statement's snapshot.
 WITH nearest AS MATERIALIZED (
     SELECT s.chunk_id, a.file, s.embedding {operator} %(query)s::{type} AS distance
     FROM {search} s
@@ -9,62 +9,30 @@ WITH nearest AS MATERIALIZED (
     ORDER BY s.embedding {operator} %(query)s::{type}
     LIMIT %(k)s
 )
-SELECT f.key, v.version, n.chunk_id, n.distance, c.content, c.metadata, p.ordinal,
-       p.start, p."end", p.page, p.line,
-       NOT EXISTS (
-           SELECT FROM pg_index x
-           JOIN pg_class i ON i.oid = x.indexrelid
-           JOIN pg_am am ON am.oid = i.relam
-           WHERE x.indrelid = to_regclass(%(table)s)
-             AND am.amname = 'hnsw'
-             AND x.indisvalid
-       ) AS exact
-FROM nearest n
-JOIN files f ON f.file = n.file
-JOIN active_versions av ON av.file = n.file AND av.model = %(model)s
-JOIN versions v ON v.file = n.file AND v.version = av.version
-JOIN chunks c ON c.chunk_id = n.chunk_id
-CROSS JOIN LATERAL (
-    SELECT m.base_ordinal + i - 1 AS ordinal,
-           s.starts[i] + m.base_char AS start,
-           s.ends[i] + m.base_char AS "end",
-           s.pages[i] + m.base_page AS page,
-           s.lines[i] + m.base_line AS line
-    FROM segments s
-    JOIN LATERAL unnest(v.segments, v.base_ordinals, v.base_chars, v.base_pages, v.base_lines)
-        AS m (segment, base_ordinal, base_char, base_page, base_line) ON m.segment = s.segment
-    CROSS JOIN LATERAL array_position(s.chunks, n.chunk_id) AS i
-    WHERE s.file = n.file
-      AND s.min_chunk <= n.chunk_id
-      AND s.max_chunk >= n.chunk_id
-      AND i IS NOT NULL
-    ORDER BY m.base_ordinal
-    LIMIT 1
-) AS p
+SELECT c.key, c.version, c.chunk_id, n.distance, c.content, c.metadata, c.ordinal,
+       c.start, c."end", c.page, c.line, NOT has_index(%(table)s) AS exact
+FROM (SELECT array_agg(chunk_id) AS chunks, array_agg(file) AS files FROM nearest) AS found
+CROSS JOIN LATERAL cite(%(model)s, found.chunks, found.files) AS c
+JOIN nearest n ON n.chunk_id = c.chunk_id
 ORDER BY n.distance, n.chunk_id;
 
 -- name: has_index
 -- Whether the search table has a valid index over its vectors.
-SELECT EXISTS (
-    SELECT FROM pg_index x
-    JOIN pg_class i ON i.oid = x.indexrelid
-    JOIN pg_am am ON am.oid = i.relam
-    WHERE x.indrelid = to_regclass(%(table)s)
-      AND am.amname = 'hnsw'
-      AND x.indisvalid
-);
+SELECT has_index(%(table)s);
 
 -- name: standing
--- Where a version stands on its way to being active.
+-- Where a version stands on its way to being active; the dead letters are those of the target, which is this
+-- version or the one that searches see instead.
 SELECT f.key IS NULL AS erased, f.target, v.state, av.version AS active,
        EXISTS (
            SELECT FROM dead_letters d
            WHERE d.file = f.file
              AND d.model = %(model)s
              AND d.state = 'open'
-             AND cardinality(named_by(f.file, v.segments, ARRAY[d.chunk_id])) > 0
+             AND cardinality(named_by(f.file, t.segments, ARRAY[d.chunk_id])) > 0
        ) AS dead_letter
 FROM files f
 LEFT JOIN versions v ON v.file = f.file AND v.version = %(version)s
+LEFT JOIN versions t ON t.file = f.file AND t.version = f.target
 LEFT JOIN active_versions av ON av.file = f.file AND av.model = %(model)s
 WHERE f.file = %(file)s;
