@@ -8,6 +8,8 @@ import sys
 
 def main() -> None:
     """Runs the command that the process was started with, and ends the process with its exit code."""
-    from chunkstore.cli.run import run
-
+    try:
+        from chunkstore.cli.run import run
+    except KeyboardInterrupt:
+        sys.exit(130)
     sys.exit(run(sys.argv[1:]))

@@ -1,6 +1,7 @@
 """Opens models for the commands: off the event loop, and so that Ctrl-C need not wait for them."""
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -14,11 +15,11 @@ if TYPE_CHECKING:
     from chunkstore.store import ChunkStore
 
 
-async def load(spec: str, device: str | None = None) -> "Model":
-    """The model of a spec. Raises what `open_model` raises."""
+async def load(spec: str, device: str | None = None, *, shown: bool = True) -> "Model":
+    """The model of a spec; `shown`: with a sign that it takes time. Raises what `open_model` raises."""
     from chunkstore.models import open_model
 
-    with working(f"loading the model {spec}"):
+    with working(f"loading the model {spec}") if shown else nullcontext():
         return await anyio.to_thread.run_sync(
             partial(open_model, spec, device=device), abandon_on_cancel=True
         )

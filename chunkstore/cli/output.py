@@ -117,22 +117,15 @@ def working(text: str) -> Iterator[None]:
 
 
 def progress(*, counted: bool = True) -> "Progress":
-    """A progress display on standard error, silent where that is no terminal."""
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        SpinnerColumn,
-        TextColumn,
-        TimeElapsedColumn,
-    )
+    """A progress display on standard error, where that is a terminal; `counted`: towards a known end."""
+    from rich import progress as parts
 
-    bar = (BarColumn(), MofNCompleteColumn()) if counted else ()
-    return Progress(
-        SpinnerColumn(),
-        TextColumn("{task.description}", markup=False),
+    bar = (parts.BarColumn(), parts.MofNCompleteColumn()) if counted else ()
+    return parts.Progress(
+        parts.SpinnerColumn(),
         *bar,
-        TimeElapsedColumn(),
+        parts.TimeElapsedColumn(),
+        parts.TextColumn("{task.description}", markup=False),
         console=err(),
         disable=not err().is_terminal,
         transient=True,

@@ -52,7 +52,7 @@ def _complained(error: Exception) -> Exit:
     leaves = list(_leaves(error))
     ours = [leaf for leaf in leaves if isinstance(leaf, ChunkstoreError)]
     if len(ours) < len(leaves):
-        raise error
+        raise next((leaf for leaf in leaves if isinstance(leaf, BrokenPipeError)), error)
     complain(str(ours[0]))
     return code_of(ours[0])
 

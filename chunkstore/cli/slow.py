@@ -50,10 +50,14 @@ async def embed(
     """Runs one consumer for the model, with a row of the progress bar."""
     from consumers.embedding import ConsumeReport, EmbeddingConsumer
 
-    row = bar.add_task(f"embedding with {clean(model.name)}", total=None)
+    title = f"embedding with {clean(model.name)}"
+    row = bar.add_task(title, total=None)
 
     def show(report: ConsumeReport) -> None:
-        bar.update(row, completed=report.stored, total=max(waiting, report.stored) if drain else None)
+        total = max(waiting, report.stored) if drain else None
+        bar.update(
+            row, completed=report.stored, total=total, description=f"{title}: {report.stored:,} chunks"
+        )
 
     consumer = EmbeddingConsumer(store, model, batch=batch, on_progress=show)
     waiting = await lag(store, model.name)
@@ -67,10 +71,13 @@ async def project(
     """Runs one projector for the model, with a row of the progress bar."""
     from projections.projector import Projector, ProjectReport
 
-    row = bar.add_task(f"activating for {clean(model)}", total=None)
+    title = f"activating for {clean(model)}"
+    row = bar.add_task(title, total=None)
 
     def show(report: ProjectReport) -> None:
-        bar.update(row, completed=report.activated)
+        bar.update(
+            row, completed=report.activated, description=f"{title}: {report.activated:,} files switched"
+        )
 
     return await Projector(store, model, on_progress=show).run(drain=drain, stop=stop)
 

@@ -50,7 +50,7 @@ async def up(
             await collect_for_ever(store, every=collect_every, stop=stop)
 
         say("embedding, activating and collecting until Ctrl-C or SIGTERM")
-        with progress() as bar:
+        with progress(counted=False) as bar:
             workers = Workers(store, bar, given, batch=batch, device=device, stop=stop)
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(workers.run)

@@ -52,7 +52,7 @@ async def consume(
         models = await load_all(store, model, device)
         stop = stop_event()
         _say_running("embedding with", [one.name for one in models], drain=drain)
-        with progress() as bar:
+        with progress(counted=drain) as bar:
 
             async def embed(one: "Model") -> "ConsumeReport":
                 return await slow.embed(store, one, bar, drain=drain, batch=batch, stop=stop)
@@ -102,7 +102,7 @@ async def project(
         projected = [name_of(given) for given in model] if model else await names(store)
         stop = stop_event()
         _say_running("activating for", projected, drain=drain)
-        with progress() as bar:
+        with progress(counted=False) as bar:
 
             async def project(name: str) -> "ProjectReport":
                 return await slow.project(store, name, bar, drain=drain, stop=stop)

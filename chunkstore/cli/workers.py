@@ -56,7 +56,7 @@ class Workers:
 
     async def _consume(self, name: str) -> None:
         try:
-            model = await load(self._specs.get(name) or spec_for(name), self._device)
+            model = await load(self._specs.get(name) or spec_for(name), self._device, shown=False)
         except (MissingExtra, UnknownModel) as error:
             say(f"nothing is embedded with {name!r} here: {error}")
             return

@@ -1,0 +1,66 @@
+"""Help: every command has an example, the exit codes are said, and nothing heavy is loaded for it."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from chunkstore.cli.app import collections, load
+from tests.cli.fix_cli import Cli
+
+FLAGS = {"--help", "-h", "--version"}
+COMMANDS = sorted(set(load()) - FLAGS - {"collection"})
+COLLECTION_COMMANDS = sorted(set(collections) - FLAGS)
+
+
+@pytest.fixture
+def alone(tmp_path: Path) -> Cli:
+    """The command, without any store."""
+    return Cli(tmp_path)
+
+
+def test_the_issue_s_commands_are_there() -> None:
+    expected = (
+        "consume delete erase gc ingest migrate pin project rebuild rollback search status unpin up verify"
+    )
+    assert expected.split() == COMMANDS
+    assert COLLECTION_COMMANDS == ["create", "list"]
+
+
+def test_help_says_the_exit_codes_and_where_settings_come_from(alone: Cli) -> None:
+    shown = alone("--help").out
+    for said in ("Exit codes:", "130", "CHUNKSTORE_DSN", "chunkstore migrate", *COMMANDS):
+        assert said in shown
+    assert alone().out == shown
+
+
+@pytest.mark.parametrize(
+    "command", [*((name,) for name in COMMANDS), *(("collection", name) for name in COLLECTION_COMMANDS)]
+)
+def test_a_command_s_help_has_an_example_and_the_common_options(alone: Cli, command: tuple[str, ...]) -> None:
+    shown = alone(*command, "--help").out
+    assert f"chunkstore {' '.join(command)}" in shown.partition("For example:")[2]
+    for option in ("--dsn", "--schema", "--data"):
+        assert option in shown
+
+
+@pytest.mark.parametrize(
+    ("arguments", "heavy"),
+    [
+        (["--help"], {"psycopg", "numpy", "torch", "anyio", "msgspec", "asyncio", "yoyo"}),
+        (
+            ["status", "--dsn", "postgresql://nobody@127.0.0.1:1/none"],
+            {"torch", "yoyo", "semchunk", "rich.table"},
+        ),
+    ],
+)
+def test_a_command_loads_nothing_that_it_does_not_need(arguments: list[str], heavy: set[str]) -> None:
+    code = (
+        "import sys; from chunkstore.cli.run import run; run(sys.argv[1:]);"
+        "sys.stderr.write(' '.join(sorted(sys.modules)))"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert heavy & set(ended.stderr.split()) == set()
