@@ -94,7 +94,7 @@ async def test_a_frozen_consumer_whose_range_somebody_finished_adds_nothing_to_i
 
 
 async def deaths_until(fleet: Fleet, store: ChunkStore, statement: str) -> int:
-    """Starts a consumer that dies of bad chunks again and again until the statement holds; counts the deaths."""
+    """Starts a consumer that dies of bad chunks again and again until the statement holds; counts deaths."""
     deaths = 0
     process = fleet.start("consume-mortal")
 
