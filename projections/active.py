@@ -40,9 +40,12 @@ async def activate(
     switched = 0
     for start in range(0, len(files), _FILES):
         outcomes = await _activate(database, checkpoint, model, files[start : start + _FILES])
-        for file in [row.file for row in outcomes if row.outcome == "stage"]:
-            await _stage(database, checkpoint, model, file)
-            outcomes += await _activate(database, checkpoint, model, [file])
+        # Again where the staged rows are gone already: a rebuild's swap came between.
+        while unstaged := [row.file for row in outcomes if row.outcome == "stage"]:
+            switched += sum(row.outcome == "active" for row in outcomes)
+            for file in unstaged:
+                await _stage(database, checkpoint, model, file)
+            outcomes = await _activate(database, checkpoint, model, unstaged)
         switched += sum(row.outcome == "active" for row in outcomes)
     return switched
 
@@ -71,6 +74,14 @@ async def clear_left_behind(
     params = {"file": file, "previous": previous or 0, "active": active}
     async with database.transaction(BY_INDEX) as conn:
         left = await rows.fetch_value(conn, PROJECTIONS.left_behind, params)
+    return await _remove(database, model, file, left)
+
+
+async def clear_born_superseded(database: Database, model: ModelId, file: FileId, version: int) -> int:
+    """Removes the search rows of a version that never became the target; returns how many."""
+    params = {"file": file, "version": version}
+    async with database.transaction(BY_INDEX) as conn:
+        left = await rows.fetch_value(conn, PROJECTIONS.born_superseded, params)
     return await _remove(database, model, file, left)
 
 

@@ -22,6 +22,7 @@ from chunkstore.events import (
     Event,
     FileBackfilled,
     TargetChanged,
+    VersionAbandoned,
     VersionActivated,
     VersionCommitted,
 )
@@ -146,6 +147,15 @@ class Projector:
                 return await active.clear_left_behind(
                     self._database, model, FileId(file), event.previous, version
                 )
+            case TargetChanged(file=int() as file, version=int() as version):
+                return await active.clear_left_behind(
+                    self._database, model, FileId(file), event.previous, version
+                )
+            case (
+                VersionCommitted(file=int() as file, version=int() as version, target=False)
+                | VersionAbandoned(file=int() as file, version=int() as version)
+            ):
+                return await active.clear_born_superseded(self._database, model, FileId(file), version)
             case ChunksEmbedded() if event.model == model:
                 return await active.clear_idle(self._database, model, event.chunks)
             case _:

@@ -11,6 +11,10 @@ SELECT stage_target(%(model)s, %(partition)s, %(epoch)s, %(file)s, %(limit)s);
 -- The chunks that a switch left behind.
 SELECT left_behind(%(file)s, %(previous)s, %(active)s);
 
+-- name: born_superseded
+-- The chunks of a version that was committed after a later one, and of those between, but for the target's.
+SELECT left_behind(%(file)s, %(version)s, (SELECT f.target FROM files f WHERE f.file = %(file)s));
+
 -- name: idle_chunks
 -- Embedded chunks that nothing needs any more, by file.
 SELECT file, chunks
