@@ -2,7 +2,7 @@
 
 import pytest
 
-pytest_plugins = ["tests.fix_server"]
+pytest_plugins = ["tests.fix_server", "tests.store.fix_store"]
 
 
 @pytest.fixture(scope="session")

@@ -13,9 +13,6 @@ from chunkstore.errors import InvalidInput, UnknownFile
 from chunkstore.model import Chunk, Place, StoredChunk
 from chunkstore.store import ChunkStore, Collection
 from projections.collector import collect
-from tests.store.fix_store import collection, store
-
-__all__ = ["collection", "store"]
 
 
 async def value(store: ChunkStore, statement: str) -> object:

@@ -15,8 +15,6 @@ from chunkstore.manifests import MANIFESTS
 from chunkstore.search import SEARCH, nearest_statement
 from chunkstore.versions import VERSIONS
 
-pytest_plugins = ["tests.store.fix_store"]
-
 LEASE = {"group": "embed:1", "partition": 0, "lo": 0, "epoch": 1}
 
 # Statement, its parameters, and the indexes that its plan must name.

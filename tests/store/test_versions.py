@@ -21,9 +21,7 @@ from chunkstore.store import ChunkStore, Collection
 from consumers.embedding import EmbeddingConsumer
 from projections.collector import collect
 from projections.projector import Projector
-from tests.store.fix_store import MODEL, collection, store
-
-__all__ = ["collection", "store"]
+from tests.store.fix_store import MODEL
 
 ANY = [1.0] * 8
 

@@ -2,7 +2,11 @@
 
 import pytest
 
+from chunkstore import append as appending
 from chunkstore import embeddings, rows, versions
+from chunkstore.chunks import prepare
+from chunkstore.events import ModelAdded
+from chunkstore.manifests import Segmenter
 from chunkstore.model import Chunk, ChunkId
 from projections.projector import Projector
 from tests.store.rules.fix_interleave import Session, World
@@ -422,3 +426,63 @@ async def test_rule_18_a_chunk_that_was_embedded_for_nothing_leaves_the_search_t
 async def test_without_rule_18_the_search_table_keeps_what_no_version_needs(world: World) -> None:
     world.without_python(Projector, "_clear", "case ChunksEmbedded() if event.model == model:", "case None:")
     assert sorted(await a_version_is_superseded_while_it_is_embedded(world)) == ["one", "two"]
+
+
+async def a_version_is_superseded_at_its_birth(world: World) -> list[str]:
+    """A streamed version is embedded while it is open, and a later one is committed and active before it is.
+
+    Returns the contents that have a search row in the end.
+    """
+    projector = Projector(world.store, "hashing-8")
+    write = world.collection._write("doc", None, None, None)
+    database = world.store.database
+    async with database.transaction() as conn:
+        state = await versions.lock(conn, write.collection, "doc")
+        version = await versions.open_version(conn, state.file, b"{}")
+    segmenter = Segmenter()
+    assert not list(segmenter.feed([prepare(Chunk("streamed"), headings=True, position=0)]))
+    await appending._add_batch(database, write, state.file, version, list(segmenter.finish()))
+    await world.append("doc", "newer")
+    await world.drain()
+    await projector.run(drain=True)
+    await appending._commit(database, write, state.file, version, segmenter)
+    await projector.run(drain=True)
+    return await world.values(f"SELECT content FROM {world.search_table} JOIN chunks USING (chunk_id)")
+
+
+async def test_rule_18_a_version_that_is_superseded_at_birth_leaves_the_search_table(world: World) -> None:
+    assert await a_version_is_superseded_at_its_birth(world) == ["newer"]
+
+
+async def test_without_rule_18_what_was_never_active_stays_in_the_search_table(world: World) -> None:
+    world.without_python(Projector, "_clear", "target=False", "target=None")
+    assert sorted(await a_version_is_superseded_at_its_birth(world)) == ["newer", "streamed"]
+
+
+async def a_rollback_before_the_switch(world: World) -> list[str]:
+    """Version 2 is half embedded when the file is rolled back to version 1, which is still active.
+
+    Returns the contents that have a search row in the end.
+    """
+    projector = Projector(world.store, "hashing-8")
+    await world.append("doc", "one")
+    await world.drain()
+    await projector.run(drain=True)
+    await world.append("doc", "two", "more")
+    lease = await world.claimed()
+    async with world.store.database.transaction() as conn:
+        await world.complete(Session(conn), lease, [await world.chunk("two")], finished=False)
+    await projector.run(drain=True)
+    await world.collection.rollback("doc", 1)
+    await projector.run(drain=True)
+    return await world.values(f"SELECT content FROM {world.search_table} JOIN chunks USING (chunk_id)")
+
+
+async def test_rule_18_what_a_rollback_overtook_leaves_the_search_table(world: World) -> None:
+    assert await a_rollback_before_the_switch(world) == ["one"]
+
+
+async def test_without_rule_18_what_a_rollback_overtook_stays(world: World) -> None:
+    world.without_python(Projector, "_clear", "case TargetChanged(", "case ModelAdded(")
+    world.monkeypatch.setattr("projections.projector.ModelAdded", ModelAdded, raising=False)
+    assert sorted(await a_rollback_before_the_switch(world)) == ["one", "two"]

@@ -11,7 +11,7 @@ from chunkstore.errors import DatabaseError, IdempotencyKeyReused, StaleVersion,
 from chunkstore.model import Chunk, Version
 from chunkstore.models import open_model
 from projections.collector import collect
-from tests.store.rules.fix_interleave import World
+from tests.store.rules.fix_interleave import Session, World
 
 BATCH = 600
 
@@ -449,6 +449,35 @@ async def test_rule_08_an_unchanged_append_retries_a_dead_letter(world: World) -
 async def test_without_rule_08_an_unchanged_append_leaves_a_dead_letter(world: World) -> None:
     world.without_python(appending, "_settled", UNCHANGED_LOGS)
     assert await an_unchanged_append_of_a_dead_letter(world) == []
+
+
+async def a_dead_letter_in_what_is_active(world: World) -> list[str]:
+    """A chunk was discarded, its version became active, the chunk was taken back and given up again.
+
+    Returns what an append of another chunk beside it, and the model's recovery, embed.
+    """
+    await world.append("doc", "bad", "good")
+    lease = await world.claimed()
+    bad, good = await world.chunk("bad"), await world.chunk("good")
+    async with world.store.database.transaction() as conn:
+        await world.complete(Session(conn), lease, [good], finished=False)
+        await embeddings.dead_letter(conn, lease, world.model, bad, attempts=3, error="no")
+    await world.collection.discard(bad)
+    assert await world.activate("doc") == {"doc": "active"}
+    await world.collection.retry(bad)
+    await given_up(world, "bad")
+    assert (await world.collection.append("doc", [Chunk("bad"), Chunk("good")])).unchanged
+    await world.drain()
+    return await embedded(world)
+
+
+async def test_rule_08_an_unchanged_append_retries_a_dead_letter_of_what_is_active(world: World) -> None:
+    assert await a_dead_letter_in_what_is_active(world) == ["bad", "good"]
+
+
+async def test_without_rule_08_a_dead_letter_of_what_is_active_stays(world: World) -> None:
+    await world.without("unembedded", "d.state = 'open'", "false")
+    assert await a_dead_letter_in_what_is_active(world) == ["good"]
 
 
 async def test_rule_08_an_unchanged_append_does_not_retry_what_was_discarded(world: World) -> None:
