@@ -2,7 +2,7 @@
 
 import pytest
 
-pytest_plugins = ["tests.fix_server", "tests.store.fix_store"]
+pytest_plugins = ["tests.fix_server", "tests.store.fix_store", "tests.store.rules.fix_interleave"]
 
 
 @pytest.fixture(scope="session")
