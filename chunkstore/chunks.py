@@ -55,11 +55,17 @@ def prepare(chunk: Chunk, *, headings: bool, position: int) -> Prepared:
 
 
 def model_text(content: str, headings: object) -> str:
-    """The text that a model is given: the heading path on a line of its own, then the content."""
-    if not isinstance(headings, list) or not headings:
+    """The text that a model is given: the heading path on a line of its own, then the content.
+
+    Only a path of texts counts: it reads the same before jsonb has kept it and after.
+    """
+    if not isinstance(headings, list | tuple) or not headings:
         return content
-    path = " > ".join(str(heading) for heading in headings)  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
-    return f"{path}\n\n{content}"
+    path: list[object] = list(headings)  # pyright: ignore[reportUnknownArgumentType]
+    titles = [heading for heading in path if isinstance(heading, str)]
+    if len(titles) < len(path):
+        return content
+    return f"{' > '.join(titles)}\n\n{content}"
 
 
 async def find_by_hash(
