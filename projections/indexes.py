@@ -37,8 +37,9 @@ class _Table(msgspec.Struct, frozen=True):
     dimensions: int
     distance: str
     search_table: str
-    index_name: str | None
     valid: bool
+    leftovers: list[str]
+    """Vector indexes that a killed rebuild left beside the one."""
     live: int
     dead: int
 
@@ -54,6 +55,8 @@ async def build_due(database: Database, model: ModelId) -> int:
     """
     built = 0
     for table in await _tables(database, model):
+        if table.leftovers:
+            await _drop_leftovers(database, table)
         if not table.valid and await _is_due(database, table):
             built += await _build(database, table)
     return built
@@ -63,6 +66,8 @@ async def rebuild_due(database: Database, model: ModelId | None = None) -> int:
     """Rebuilds the indexes of which two fifths or more is dead, vacuums their tables; returns how many."""
     rebuilt = 0
     for table in await _tables(database, model):
+        if table.leftovers:
+            await _drop_leftovers(database, table)
         if table.valid and table.dead >= REBUILD_FROM_DEAD * max(table.live + table.dead, 1):
             rebuilt += await _rebuild(database, table)
     return rebuilt
@@ -111,6 +116,7 @@ async def build_beside(database: Database, model: CollectionModel, search_table:
 async def _create(conn: AsyncConnection[Any], search_table: str, distance: str) -> None:
     index = f"{search_table}_hnsw"
     await conn.execute(INDEXES.with_tables("drop_index", index=index))
+    await conn.execute(INDEXES.with_tables("leave_index_to_collector", search=search_table))
     await conn.execute("SET maintenance_work_mem = '512MB'")
     create = INDEXES.composed(
         "create_index",
@@ -121,12 +127,21 @@ async def _create(conn: AsyncConnection[Any], search_table: str, distance: str) 
     await conn.execute(create)
 
 
+async def _drop_leftovers(database: Database, table: _Table) -> None:
+    async with database.connection() as conn:
+        if not await _locked(conn, table):
+            return
+        current = {row.search_table: row for row in await _tables(database, table.model)}
+        for index in current[table.search_table].leftovers:
+            await conn.execute(INDEXES.with_tables("drop_index", index=index))
+
+
 async def _rebuild(database: Database, table: _Table) -> bool:
     async with database.connection() as conn:
         if not await _locked(conn, table):
             return False
         await conn.execute("SET maintenance_work_mem = '512MB'")
-        await conn.execute(INDEXES.with_tables("rebuild_index", index=table.index_name or table.index))
+        await conn.execute(INDEXES.with_tables("rebuild_index", index=table.index))
         await conn.execute(INDEXES.with_tables("vacuum", search=table.search_table))
     return True
 

@@ -52,11 +52,11 @@ ON CONFLICT DO NOTHING
 RETURNING model;
 
 -- name: create_search_table
--- Full scans and vacuum leave the vectors' index alone; the collector rebuilds it when enough is dead.
+-- The vectors of one collection and model; their index comes when there are enough of them.
 CREATE TABLE {search} (
     chunk_id  bigint PRIMARY KEY,
     embedding {type} NOT NULL
-) WITH (vacuum_index_cleanup = off, autovacuum_vacuum_scale_factor = 0.5);
+);
 
 -- name: keep_no_samples
 -- Keeps no samples of vectors in the statistics (rule 20).

@@ -1,7 +1,9 @@
 -- name: tables
--- The search tables of a model, with their index if there is one.
+-- The search tables of a model, with whether their index is valid, and what killed rebuilds left beside it.
 SELECT cm.collection, cm.model, m.dimensions, m.distance, cm.search_table,
-       i.relname AS index_name, coalesce(x.indisvalid, false) AS valid,
+       coalesce(bool_or(x.indisvalid) FILTER (WHERE i.relname = cm.search_table || '_hnsw'), false) AS valid,
+       coalesce(array_agg(i.relname::text) FILTER (WHERE i.relname <> cm.search_table || '_hnsw'), '{}')
+           AS leftovers,
        coalesce(pg_stat_get_live_tuples(t.oid), 0) AS live,
        coalesce(pg_stat_get_dead_tuples(t.oid), 0) AS dead
 FROM collection_models cm
@@ -13,6 +15,7 @@ LEFT JOIN (
     JOIN pg_am am ON am.oid = i.relam AND am.amname = 'hnsw'
 ) ON x.indrelid = t.oid
 WHERE %(model)s::integer IS NULL OR cm.model = %(model)s
+GROUP BY cm.collection, cm.model, m.dimensions, m.distance, cm.search_table, t.oid
 ORDER BY cm.collection, cm.model;
 
 -- name: count_up_to
@@ -41,6 +44,13 @@ FROM (
 
 -- name: drop_index
 DROP INDEX CONCURRENTLY IF EXISTS {index};
+
+-- name: leave_index_to_collector
+-- Vacuum leaves the index alone, and comes late: each one forgets how many dead rows the index still names,
+-- which is what the collector goes by. Before there is an index, the table is vacuumed as any other.
+ALTER TABLE {search} SET (
+    vacuum_index_cleanup = off, autovacuum_vacuum_scale_factor = 2, autovacuum_vacuum_insert_threshold = -1
+);
 
 -- name: create_index
 -- Built beside the writers; half a gigabyte keeps the graph of some 500,000 short vectors in memory.
