@@ -422,30 +422,42 @@ BEGIN
 END
 $$;
 
--- Stages up to `_limit` search rows that the file's target lacks, under its lock (rule 17).
--- Returns how many; the switch inserts what is left.
-CREATE FUNCTION stage_target(_model integer, _partition integer, _epoch integer, _file bigint, _limit integer)
-RETURNS integer
+-- Stages up to `_limit` search rows that the file's target lacks, under its lock (rule 17). It looks from the
+-- target's segment number `_first` on, so that no batch goes through what the batches before it went through,
+-- and returns the one to go on with; NULL where none is left.
+CREATE FUNCTION stage_target(
+    _model integer, _partition integer, _epoch integer, _file bigint, _first integer, _limit integer
+) RETURNS integer
 LANGUAGE plpgsql AS $$
 DECLARE
     _search_table text;
+    _segments     bigint[];
+    _shared       bigint[];
     _missing      bigint[];
+    _left         integer := _limit;
 BEGIN
     PERFORM lock_checkpoint('project:' || _model, _partition, _epoch);
     PERFORM FROM files f WHERE f.file = _file FOR NO KEY UPDATE;
-    SELECT cm.search_table,
-           missing_search_rows(cm.search_table, _model, ARRAY(
-               SELECT DISTINCT unnest(s.chunks) FROM segments s WHERE s.segment = ANY (v.segments)
-           ))
-    INTO _search_table, _missing
+    SELECT cm.search_table, t.segments, coalesce(v.segments, '{}')
+    INTO _search_table, _segments, _shared
     FROM files f
-    JOIN versions v ON v.file = f.file AND v.version = f.target
+    JOIN versions t ON t.file = f.file AND t.version = f.target
     JOIN collection_models cm ON cm.collection = f.collection AND cm.model = _model
+    LEFT JOIN active_versions a ON a.file = f.file AND a.model = _model
+    LEFT JOIN versions v ON v.file = a.file AND v.version = a.version
     WHERE f.file = _file;
-    IF cardinality(_missing) > 0 THEN
-        PERFORM stage_search_rows(_model, _missing[1:_limit]);
-    END IF;
-    RETURN coalesce(cardinality(_missing[1:_limit]), 0);
+    FOR _number IN _first .. coalesce(cardinality(_segments), 0) LOOP
+        CONTINUE WHEN _segments[_number] = ANY (_shared);
+        _missing := missing_search_rows(_search_table, _model, ARRAY(
+            SELECT DISTINCT unnest(s.chunks) FROM segments s WHERE s.segment = _segments[_number]
+        ));
+        PERFORM stage_search_rows(_model, _missing[1:_left]);
+        _left := _left - cardinality(_missing[1:_left]);
+        IF _left = 0 THEN
+            RETURN _number;
+        END IF;
+    END LOOP;
+    RETURN NULL;
 END
 $$;
 
@@ -484,19 +496,29 @@ $$;
 CREATE FUNCTION idle_chunks(_model integer, _chunks bigint[])
 RETURNS TABLE (file bigint, chunks bigint[])
 STABLE LANGUAGE sql AS $$
-    SELECT c.file, array_agg(c.chunk_id)
-    FROM chunks c
-    JOIN files f ON f.file = c.file AND f.last_version > 1
-    LEFT JOIN active_versions a ON a.file = c.file AND a.model = _model
-    LEFT JOIN versions v ON v.file = a.file AND v.version = a.version
-    WHERE c.chunk_id = ANY (_chunks)
-      AND NOT EXISTS (
-          SELECT FROM segments s
-          WHERE s.file = c.file AND s.min_chunk <= c.chunk_id AND s.max_chunk >= c.chunk_id
-            AND c.chunk_id = ANY (s.chunks)
-            AND s.segment = ANY (needed_segments(c.file) || coalesce(v.segments, '{}'))
-      )
-    GROUP BY c.file
+    WITH embedded AS MATERIALIZED (
+        SELECT c.file, c.chunk_id
+        FROM chunks c
+        JOIN files f ON f.file = c.file AND f.last_version > 1
+        WHERE c.chunk_id = ANY (_chunks)
+    ),
+    -- Once a file: for each chunk again, a look through a long manifest cost more than all else.
+    kept AS MATERIALIZED (
+        SELECT e.file, needed_segments(e.file) || coalesce(v.segments, '{}') AS segments
+        FROM (SELECT DISTINCT embedded.file FROM embedded) AS e
+        LEFT JOIN active_versions a ON a.file = e.file AND a.model = _model
+        LEFT JOIN versions v ON v.file = a.file AND v.version = a.version
+    )
+    SELECT e.file, array_agg(e.chunk_id)
+    FROM embedded e
+    JOIN kept k ON k.file = e.file
+    WHERE NOT EXISTS (
+        SELECT FROM segments s
+        WHERE s.file = e.file AND s.min_chunk <= e.chunk_id AND s.max_chunk >= e.chunk_id
+          AND e.chunk_id = ANY (s.chunks)
+          AND s.segment = ANY (k.segments)
+    )
+    GROUP BY e.file
 $$;
 
 -- The chunks that a switch from one version to another left behind, versions between them included.

@@ -59,12 +59,12 @@ async def _activate(
 
 
 async def _stage(database: Database, checkpoint: Checkpoint, model: ModelId, file: FileId) -> None:
-    """Stages missing search rows in batches, until at most one batch is left for the switch (rule 17)."""
+    """Stages missing search rows in batches, so that the switch has none to insert (rule 17)."""
     params = checkpoint.key | {"model": model, "file": file, "limit": _ROWS}
-    staged = _ROWS
-    while staged == _ROWS:
+    first: int | None = 1
+    while first is not None:
         async with database.transaction(BY_INDEX) as conn:
-            staged = await rows.fetch_value(conn, PROJECTIONS.stage_target, params)
+            first = await rows.fetch_value(conn, PROJECTIONS.stage_target, params | {"first": first})
 
 
 async def clear_left_behind(

@@ -20,15 +20,19 @@ WITH logged AS MATERIALIZED (
     ORDER BY e.file, e.version, c.chunk_id
 ),
 runs AS MATERIALIZED (
-    SELECT l.file, l.version, f.collection, f.target,
-           l.version = f.target OR EXISTS (
-               SELECT FROM versions v
-               WHERE v.file = l.file
-                 AND v.version = l.version
-                 AND v.state = 'open'
-           ) AS current
+    SELECT l.file, l.version, f.collection, c.current,
+           CASE WHEN NOT c.current THEN needed_segments(l.file) END AS needed
     FROM (SELECT DISTINCT file, version FROM logged) AS l
     JOIN files f ON f.file = l.file
+    CROSS JOIN LATERAL (
+        SELECT l.version = f.target OR EXISTS (
+            SELECT FROM versions v
+            WHERE v.file = l.file
+              AND v.version = l.version
+              AND v.state = 'open'
+        ) AS current
+        OFFSET 0
+    ) AS c
 )
 SELECT DISTINCT ON (c.chunk_id)
        c.chunk_id, r.collection, c.text_hash, c.content,
@@ -55,7 +59,7 @@ WHERE NOT EXISTS (
             AND s.min_chunk <= l.chunk_id
             AND s.max_chunk >= l.chunk_id
             AND l.chunk_id = ANY (s.chunks)
-            AND s.segment = ANY (needed_segments(l.file))
+            AND s.segment = ANY (r.needed)
       ))
 ORDER BY c.chunk_id;
 

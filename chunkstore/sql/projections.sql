@@ -4,8 +4,8 @@ SELECT file, outcome
 FROM activate(%(model)s, %(partition)s, %(epoch)s, %(files)s::bigint[]);
 
 -- name: stage_target
--- Stages a batch of search rows that a target lacks (rule 17); returns how many.
-SELECT stage_target(%(model)s, %(partition)s, %(epoch)s, %(file)s, %(limit)s);
+-- Stages a batch of search rows that a target lacks (rule 17); returns the segment to go on with.
+SELECT stage_target(%(model)s, %(partition)s, %(epoch)s, %(file)s, %(first)s, %(limit)s);
 
 -- name: left_behind
 -- The chunks that a switch left behind.

@@ -26,7 +26,7 @@ NEEDED = """  AND (r.current OR EXISTS (
             AND s.min_chunk <= l.chunk_id
             AND s.max_chunk >= l.chunk_id
             AND l.chunk_id = ANY (s.chunks)
-            AND s.segment = ANY (needed_segments(l.file))
+            AND s.segment = ANY (r.needed)
       ))"""
 
 
@@ -47,7 +47,7 @@ async def test_without_rule_10_model_time_is_thrown_away(world: World) -> None:
     assert await a_version_is_replaced_before_it_is_embedded(world) == ["stays", "goes"]
 
 
-IN_SEGMENTS = "AND s.segment = ANY (needed_segments(l.file))"
+IN_SEGMENTS = "AND s.segment = ANY (r.needed)"
 
 
 async def test_without_rule_10_a_chunk_that_is_still_needed_is_passed_over(world: World) -> None:

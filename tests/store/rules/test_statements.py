@@ -100,7 +100,7 @@ DOORS = {
     "complete": "SELECT complete('embed:1', 0, 0, 1, 1, '{}', '{}', true)",
     "dead_letter": "SELECT dead_letter('embed:1', 0, 0, 1, 1, 1, 1, '')",
     "activate": "SELECT activate(1, 0, 1, '{}')",
-    "stage_target": "SELECT stage_target(1, 0, 1, 1, 1)",
+    "stage_target": "SELECT stage_target(1, 0, 1, 1, 1, 1)",
     "remove_superseded": "SELECT remove_superseded(1, 1, '{}')",
     "sweep_segment": "SELECT sweep_segment(1)",
     "erase_file": "SELECT erase_file(1, 'doc')",
