@@ -7,6 +7,7 @@ repeats after a crash change nothing (rule 16). Keeps invariant 13 together with
 import os
 import socket
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from uuid import uuid4
 
 import anyio
@@ -14,7 +15,7 @@ import msgspec
 
 from chunkstore import collections, leases, log
 from chunkstore.database import BY_INDEX
-from chunkstore.errors import LeaseLost, UnknownModel
+from chunkstore.errors import ChunkstoreError, LeaseLost, UnknownModel
 from chunkstore.events import (
     ChunksEmbedded,
     DeadLetterDiscarded,
@@ -35,6 +36,7 @@ from projections import active, indexes
 
 _EVENTS = 500
 _LEASE_SECONDS = 60.0
+_RELEASE_SECONDS = 5
 
 
 class ProjectReport(msgspec.Struct):
@@ -77,8 +79,8 @@ class Projector:
                 if await self._project_all(group, model, stop):
                     waiting.worked()
                     continue
-                self.report.indexes_built += await indexes.build_due(self._database, model)
-                if drain and await self._is_idle(group):
+                self.report.indexes_built += await persistently(lambda: indexes.build_due(self._database, model))
+                if drain and await persistently(lambda: self._is_idle(group)):
                     break
                 await waiting.wait()
         return self.report
@@ -129,10 +131,19 @@ class Projector:
                 await leases.release_checkpoint(conn, checkpoint, position=position)
         except LeaseLost:
             return True  # another projector goes on from the same checkpoint
+        except BaseException:
+            await self._give_back(checkpoint)
+            raise
         self.report.events += len(recorded)
         if self._on_progress is not None:
             self._on_progress(self.report)
         return bool(recorded)
+
+    async def _give_back(self, checkpoint: Checkpoint) -> None:
+        """Leaves the batch to whoever comes next, at once and not when the lease expires."""
+        with anyio.move_on_after(_RELEASE_SECONDS, shield=True), suppress(ChunkstoreError):
+            async with self._database.transaction(BY_INDEX) as conn:
+                await leases.release_checkpoint(conn, checkpoint, position=checkpoint.position)
 
     async def _handle(self, checkpoint: Checkpoint, model: ModelId, events: Sequence[Event]) -> None:
         files = sorted({file for event in events for file in _files_of(event, model)})

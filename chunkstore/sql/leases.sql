@@ -102,7 +102,8 @@ WHERE p.consumer_group = %(group)s
 ORDER BY p.partition;
 
 -- name: claim_checkpoint
--- Claims an ordered group's checkpoint: the lease is columns of the row that is locked (rule 22).
+-- Claims an ordered group's checkpoint: the lease is columns of the row that is locked (rule 22). The owner
+-- may claim it again, under a new epoch: its last batch ended in an error.
 UPDATE progress
 SET epoch = epoch + 1, owner = %(owner)s, expires = clock_timestamp() + %(lease)s::interval
 WHERE (consumer_group, partition) IN (
@@ -110,7 +111,7 @@ WHERE (consumer_group, partition) IN (
     FROM progress
     WHERE consumer_group = %(group)s
       AND partition = %(partition)s
-      AND expires <= clock_timestamp()
+      AND (expires <= clock_timestamp() OR owner = %(owner)s)
     FOR UPDATE SKIP LOCKED
 )
 RETURNING partition, position, epoch;
