@@ -245,7 +245,7 @@ class Collection:
         another model than the serving one. Raises InvalidInput, UnknownModel.
         """
         inputs.checked_k(k)
-        searched = self._by_name(model)
+        searched = await self._by_name(model)
         if isinstance(query, str):
             vector = await self._embedded(inputs.checked_key(query, "query", 65536), searched)
         else:
@@ -307,14 +307,16 @@ class Collection:
 
     async def retry(self, chunk_id: ChunkId, model: str | None = None) -> None:
         """Takes a dead letter back, so that its chunk is embedded again. Raises UnknownDeadLetter."""
+        of_model = await self._by_name(model)
         async with self.store.database.transaction() as conn:
-            await embeddings.retry(conn, self.row.collection, chunk_id, self._by_name(model).model)
+            await embeddings.retry(conn, self.row.collection, chunk_id, of_model.model)
         self.store.hints.give()
 
     async def discard(self, chunk_id: ChunkId, model: str | None = None) -> None:
         """Lets versions become active without the chunk. Raises UnknownDeadLetter."""
+        of_model = await self._by_name(model)
         async with self.store.database.transaction() as conn:
-            await embeddings.discard(conn, self.row.collection, chunk_id, self._by_name(model).model)
+            await embeddings.discard(conn, self.row.collection, chunk_id, of_model.model)
         self.store.hints.give()
 
     # --- inside ---------------------------------------------------------------------------------
@@ -323,9 +325,11 @@ class Collection:
     def _serving(self) -> CollectionModel:
         return self._models[0]
 
-    def _by_name(self, name: str | None) -> CollectionModel:
+    async def _by_name(self, name: str | None) -> CollectionModel:
         if name is None:
             return self._serving
+        if name not in self.model_names:
+            await self._read_models()  # it may have been added elsewhere since
         for model in self._models:
             if model.name == name:
                 return model
