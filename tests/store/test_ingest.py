@@ -119,12 +119,15 @@ async def test_a_file_of_more_chunks_than_are_cut_at_once_is_whole(
     assert await latest(collection, "d/long.txt") == list(Chunker(20)(Document(text)))
 
 
-async def test_a_chunker_of_ones_own_may_return_a_list(collection: Collection, texts: Path) -> None:
+async def test_a_chunker_of_ones_own_may_return_a_list(collection: Collection, tmp_path: Path) -> None:
     def lines(document: Document) -> list[Chunk]:
-        return [Chunk(line) for line in document.text.splitlines() if line.strip()]
+        return [Chunk(line) for line in document.text.splitlines()]
 
-    await ingest(collection, [texts], chunker=lines)
-    assert (await latest(collection, WAL))[0].content == "# Write-Ahead Logging"
+    (tmp_path / "d").mkdir()
+    contents = [f"line {i}" for i in range(pipeline._CHUNKS_AT_ONCE * 2)]
+    (tmp_path / "d" / "lines.txt").write_text("\n".join(contents))
+    await ingest(collection, [tmp_path / "d"], chunker=lines)
+    assert [chunk.content for chunk in await latest(collection, "d/lines.txt")] == contents
 
 
 # --- what cannot be read ------------------------------------------------------------------------
@@ -266,20 +269,33 @@ async def test_progress_tells_every_file_once_and_how_many_there_are(
     }
 
 
-async def test_files_are_read_and_cut_in_worker_threads_a_few_at_a_time(
-    collection: Collection, tmp_path: Path
-) -> None:
-    (tmp_path / "d").mkdir()
+@pytest.fixture
+def many(tmp_path: Path) -> Path:
+    """A folder of twenty small files."""
+    folder = tmp_path / "many"
+    folder.mkdir()
     for i in range(20):
-        (tmp_path / "d" / f"{i}.txt").write_text(f"file {i}")
+        (folder / f"{i}.txt").write_text(f"file {i}")
+    return folder
+
+
+async def test_some_files_are_cut_at_once_each_in_a_worker_thread(collection: Collection, many: Path) -> None:
     gate = threading.Barrier(pipeline.FILES_AT_ONCE)
-    running = threading.BoundedSemaphore(pipeline.FILES_AT_ONCE)
 
     def together(document: Document) -> list[Chunk]:
         assert threading.current_thread() is not threading.main_thread()
-        assert running.acquire(blocking=False)
         gate.wait(timeout=30)
-        running.release()
         return [Chunk(document.text)]
 
-    assert (await ingest(collection, [tmp_path / "d"], chunker=together)).added == 20
+    assert (await ingest(collection, [many], chunker=together)).added == 20
+
+
+async def test_no_more_files_than_that_are_open_at_once(collection: Collection, many: Path) -> None:
+    gate = threading.Barrier(pipeline.FILES_AT_ONCE + 1)
+
+    def never_together(document: Document) -> list[Chunk]:
+        gate.wait(timeout=0.5)
+        return [Chunk(document.text)]
+
+    with pytest.raises(threading.BrokenBarrierError):
+        await ingest(collection, [many], chunker=never_together)
