@@ -146,7 +146,7 @@ async def test_without_lock_order_chunks_locked_backwards_deadlock(world: World)
 
 EMBEDDINGS_BY_CHUNK = """            ORDER BY c.chunk_id
             ON CONFLICT DO NOTHING"""
-EMBEDDINGS_AS_GIVEN = """            ORDER BY c.i
+EMBEDDINGS_AS_GIVEN = """            ORDER BY array_position(_chunks, c.chunk_id)
             ON CONFLICT DO NOTHING"""
 
 

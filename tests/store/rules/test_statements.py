@@ -2,6 +2,7 @@
 
 from datetime import datetime
 
+import msgspec
 import psycopg
 import pytest
 
@@ -146,10 +147,10 @@ async def test_rule_01_a_server_that_defaults_to_another_level_changes_nothing(d
 async def test_without_rule_01_a_transaction_at_the_servers_level_is_refused(dsn: str, schema: str) -> None:
     strict = psycopg.conninfo.make_conninfo(dsn, options="-c default_transaction_isolation=serializable")
     async with await Database.open(strict, schema=schema) as database:
-        begin = database._paths.begin
+        begin = database._session.begin
         assert begin.count(b"ISOLATION LEVEL READ COMMITTED") == 1
-        database._paths = type(database._paths)(
-            begin.replace(b"ISOLATION LEVEL READ COMMITTED", b""), database._paths.set_session
+        database._session = msgspec.structs.replace(
+            database._session, begin=begin.replace(b"ISOLATION LEVEL READ COMMITTED", b"")
         )
         with pytest.raises(IsolationRefused):
             async with database.transaction() as conn:
