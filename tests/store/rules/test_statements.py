@@ -1,6 +1,8 @@
 """Statements and isolation: rules 1 to 4."""
 
+import re
 from datetime import datetime
+from pathlib import Path
 
 import msgspec
 import psycopg
@@ -374,3 +376,11 @@ async def test_rule_04_an_old_transaction_sees_that_a_lease_ran_out(world: World
 async def test_without_rule_04_an_expired_lease_holds_as_long_as_the_transaction(world: World) -> None:
     await world.without("has_work", "clock_timestamp()", "now()")
     assert not await an_old_transaction_claims_what_has_just_expired(world)
+
+
+def test_rule_04_no_statement_asks_for_the_time_at_which_its_transaction_began() -> None:
+    root = Path(__file__).parents[3]
+    files = [*root.glob("chunkstore/sql/*.sql"), *root.glob("migrations/*.sql")]
+    assert len(files) > 10
+    began = re.compile(r"\bnow\(\)|\b(current|local|transaction|statement)_?timestamp\b", re.IGNORECASE)
+    assert [path.name for path in files if began.search(path.read_text())] == []
