@@ -1,5 +1,5 @@
 """The fixtures of the command line's tests."""
 
-from tests.cli.fix_cli import cli, docs, empty_cli, filled, started
+from tests.cli.fix_cli import called, cli, docs, empty_cli, filled, started
 
-__all__ = ["cli", "docs", "empty_cli", "filled", "started"]
+__all__ = ["called", "cli", "docs", "empty_cli", "filled", "started"]

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from psycopg.conninfo import conninfo_to_dict
 
-from tests.cli.fix_cli import MODEL, Cli
+from tests.cli.fix_cli import MODEL, Called, Cli
 
 PASSWORD = "s3cret-Pa55"
 
@@ -28,16 +28,23 @@ PASSWORD = "s3cret-Pa55"
         ("gc", "--collection", "nowhere"),
         ("consume", "--drain"),
         ("status", "--schema", "pg_mine"),
-        ("status", "--data", "here"),
+        ("status", "--data", "here", "--dsn", "DSN"),
     ],
 )
-def test_bad_use_is_one_line_and_exit_code_2(cli: Cli, arguments: tuple[str, ...]) -> None:
-    if "--data" in arguments:
-        arguments = (*arguments, "--dsn", cli.environment["CHUNKSTORE_DSN"])
-    ended = cli(*arguments, expect=2)
-    assert ended.out == ""
+def test_bad_use_is_one_line_and_exit_code_2(
+    called: Called, dsn: str, schema: str, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...]
+) -> None:
+    monkeypatch.setenv("CHUNKSTORE_DSN", dsn)
+    monkeypatch.setenv("CHUNKSTORE_SCHEMA", schema)
+    ended = called(*(argument.replace("DSN", dsn) for argument in arguments))
+    assert (ended.code, ended.out) == (2, "")
     assert ended.err.startswith("chunkstore: ")
     assert ended.err.count("\n") == 1
+
+
+def test_a_process_says_the_same(cli: Cli) -> None:
+    ended = cli("search", "tea", "-k", "0", expect=2)
+    assert (ended.out, ended.err) == ("", "chunkstore: k: 0 is not allowed; an integer from 1 to 10000\n")
 
 
 def test_no_server_is_exit_code_3(tmp_path: Path) -> None:
@@ -73,18 +80,22 @@ def test_the_options_beat_the_environment(dsn: str, schema: str, tmp_path: Path)
     ],
     ids=" ".join,
 )
-def test_a_password_is_never_printed(tmp_path: Path, dsn: str, arguments: tuple[str, ...]) -> None:
-    ended = Cli(tmp_path)(*(argument.replace("DSN", dsn) for argument in arguments), expect=None)
+def test_a_password_is_never_printed(called: Called, dsn: str, arguments: tuple[str, ...]) -> None:
+    ended = called(*(argument.replace("DSN", dsn) for argument in arguments))
     assert ended.code in (2, 3)
     assert PASSWORD not in ended.err + ended.out
     assert ended.err.count("\n") == 1
 
 
-def test_a_password_in_the_environment_is_never_printed(tmp_path: Path) -> None:
-    away = Cli(tmp_path, CHUNKSTORE_DSN=f"postgresql://me:{PASSWORD}@127.0.0.1:1/none")
-    for arguments in (("status",), ("--help",), ("search", "--help"), ("consume", "--drain")):
-        ended = away(*arguments, expect=None)
-        assert PASSWORD not in ended.err + ended.out
+@pytest.mark.parametrize(
+    "arguments", [("status",), ("--help",), ("search", "--help"), ("consume", "--drain")], ids=" ".join
+)
+def test_a_password_in_the_environment_is_never_printed(
+    called: Called, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...]
+) -> None:
+    monkeypatch.setenv("CHUNKSTORE_DSN", f"postgresql://me:{PASSWORD}@127.0.0.1:1/none")
+    ended = called(*arguments)
+    assert PASSWORD not in ended.err + ended.out
 
 
 def test_a_refused_password_is_not_printed(dsn: str, tmp_path: Path) -> None:

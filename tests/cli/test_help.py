@@ -2,22 +2,15 @@
 
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 from chunkstore.cli.app import collections, load
-from tests.cli.fix_cli import Cli
+from tests.cli.fix_cli import Called
 
 FLAGS = {"--help", "-h", "--version"}
 COMMANDS = sorted(set(load()) - FLAGS - {"collection"})
 COLLECTION_COMMANDS = sorted(set(collections) - FLAGS)
-
-
-@pytest.fixture
-def alone(tmp_path: Path) -> Cli:
-    """The command, without any store."""
-    return Cli(tmp_path)
 
 
 def test_the_issue_s_commands_are_there() -> None:
@@ -28,18 +21,20 @@ def test_the_issue_s_commands_are_there() -> None:
     assert COLLECTION_COMMANDS == ["create", "list"]
 
 
-def test_help_says_the_exit_codes_and_where_settings_come_from(alone: Cli) -> None:
-    shown = alone("--help").out
+def test_help_says_the_exit_codes_and_where_settings_come_from(called: Called) -> None:
+    shown = called("--help").out
     for said in ("Exit codes:", "130", "CHUNKSTORE_DSN", "chunkstore migrate", *COMMANDS):
         assert said in shown
-    assert alone().out == shown
+    assert called().out == shown
 
 
 @pytest.mark.parametrize(
     "command", [*((name,) for name in COMMANDS), *(("collection", name) for name in COLLECTION_COMMANDS)]
 )
-def test_a_command_s_help_has_an_example_and_the_common_options(alone: Cli, command: tuple[str, ...]) -> None:
-    shown = alone(*command, "--help").out
+def test_a_command_has_an_example_and_the_common_options(
+    called: Called, command: tuple[str, ...]
+) -> None:
+    shown = called(*command, "--help").out
     assert f"chunkstore {' '.join(command)}" in shown.partition("For example:")[2]
     for option in ("--dsn", "--schema", "--data"):
         assert option in shown
