@@ -5,7 +5,7 @@ sentence, and among equals the one with the largest checksum of what follows. So
 the same cuts wherever it stands, and after an edit the cuts soon fall back into step.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import accumulate, chain
 from zlib import crc32
 
@@ -14,7 +14,7 @@ import msgspec
 from chunkstore.errors import InvalidInput
 from chunkstore.ingest.document import Document
 from chunkstore.ingest.markdown import Block, sections
-from chunkstore.ingest.pieces import Piece, Strength, code_cuts, fence_cuts, pieces, prose_cuts
+from chunkstore.ingest.pieces import Cut, Piece, Strength, code_cuts, fence_cuts, pieces, prose_cuts
 from chunkstore.ingest.sizes import Measure, estimated_tokens
 from chunkstore.model import Chunk, Metadata, Place
 
@@ -22,13 +22,17 @@ DEFAULT_SIZE = 240
 """In estimated tokens: at most 150 words of prose, and within the 256 tokens that MiniLM reads."""
 SMALLEST_SIZE, LARGEST_SIZE = 10, 10_000
 
+_Cuttable = tuple[Callable[[str, int, int], Iterator[Cut]], int, int]
+"""A stretch of the text from one offset to another, and what finds the cuts in it."""
+
 
 class Chunker(msgspec.Struct, frozen=True):
-    """Cuts a document into chunks of at most `size` by `measure`, at least a quarter of it where possible.
+    """Cuts a document into chunks of at most `size` by `measure`, headings included.
 
     Calling it gives the chunks in order, none blank: `document.text[place.start:place.end]` is the
     content, `place.line` the line that it begins on. Metadata: `headings` (Markdown) from the top
-    down, `language` (source code). The same document always gives the same chunks.
+    down, `language` (source code). Only the last chunk of a section is below a quarter of the size.
+    The same document always gives the same chunks.
     """
 
     size: int = DEFAULT_SIZE
@@ -47,34 +51,34 @@ class Chunker(msgspec.Struct, frozen=True):
             yield Chunk(document.text[start:end], metadata, Place(start=start, end=end, line=line))
 
     def _spans(self, document: Document) -> Iterator[tuple[int, int, Metadata]]:
-        for metadata, parts in _sections(document, self.size - self._least, self.measure):
-            for run in _runs(document.text, parts, self._least, self.size):
+        for metadata, blocks in _sections(document):
+            most = self._room(metadata)
+            least = most // 4
+            parts = (
+                pieces(document.text, cuts(document.text, start, end), end, most - least, self.measure)
+                for cuts, start, end in blocks
+            )
+            for run in _runs(document.text, chain.from_iterable(parts), least, most):
                 yield run[0].start, run[-1].end, metadata
 
-    @property
-    def _least(self) -> int:
-        return self.size // 4
+    def _room(self, metadata: Metadata) -> int:
+        """The size left for content beside the headings, which a model reads with it; half at least."""
+        return max(self.size // 2, self.size - self.measure(" > ".join(metadata.get("headings", ()))))
 
 
-def _sections(document: Document, limit: int, measure: Measure) -> Iterator[tuple[Metadata, Iterator[Piece]]]:
-    """The parts of a document that no chunk crosses: their metadata and their pieces."""
-    text = document.text
+def _sections(document: Document) -> Iterator[tuple[Metadata, list[_Cuttable]]]:
+    """The parts of a document that no chunk crosses: their metadata, and how each stretch of them is cut."""
     if document.kind == "markdown":
-        for section in sections(text):
+        for section in sections(document.text):
             metadata: Metadata = {"headings": list(section.headings)} if section.headings else {}
-            yield (
-                metadata,
-                chain.from_iterable(_block(text, block, limit, measure) for block in section.blocks),
-            )
+            yield metadata, [_cuttable(block) for block in section.blocks]
         return
     metadata = {"language": document.language} if document.language else {}
-    cuts = code_cuts if document.kind == "code" else prose_cuts
-    yield metadata, pieces(text, cuts(text, 0, len(text)), len(text), limit, measure)
+    yield metadata, [(code_cuts if document.kind == "code" else prose_cuts, 0, len(document.text))]
 
 
-def _block(text: str, block: Block, limit: int, measure: Measure) -> Iterator[Piece]:
-    cuts = fence_cuts if block.fenced else prose_cuts
-    return pieces(text, cuts(text, block.start, block.end), block.end, limit, measure)
+def _cuttable(block: Block) -> _Cuttable:
+    return fence_cuts if block.fenced else prose_cuts, block.start, block.end
 
 
 def _runs(text: str, parts: Iterator[Piece], least: int, most: int) -> Iterator[list[Piece]]:

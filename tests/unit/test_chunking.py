@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from chunkstore.chunks import model_text
 from chunkstore.errors import InvalidInput
 from chunkstore.ingest.chunking import Chunker
 from chunkstore.ingest.document import Document, Kind
@@ -113,9 +114,21 @@ def test_the_same_text_gives_the_same_chunks() -> None:
 
 @pytest.mark.parametrize("path", sorted(TEXTS.iterdir()), ids=lambda path: path.name)
 def test_no_chunk_of_the_example_texts_is_cut_short_by_minilm(path: Path, tokenizer: Any) -> None:
-    chunks = list(Chunker()(parse(path)))
-    longest = max(len(encoded.ids) for encoded in tokenizer.encode_batch([chunk.content for chunk in chunks]))
-    assert longest <= 256
+    read = [model_text(chunk.content, chunk.metadata.get("headings")) for chunk in Chunker()(parse(path))]
+    assert max(len(encoded.ids) for encoded in tokenizer.encode_batch(read)) <= 256
+
+
+def test_long_headings_leave_half_of_the_size_to_the_content() -> None:
+    path = "\n".join(f"{'#' * level} {'very long heading ' * 10}" for level in range(1, 7))
+    sizes = [estimated_tokens(content) for content in contents(f"{path}\n\n{prose(200)}", "markdown")]
+    assert max(sizes[1:]) <= 120
+    assert sum(sizes[1:]) / len(sizes[1:]) > 60
+
+
+def test_the_size_holds_with_the_headings_that_a_model_reads() -> None:
+    chunks = cut(f"# One\n\n## A heading of some length\n\n{prose(300)}", "markdown")
+    read = [model_text(chunk.content, chunk.metadata["headings"]) for chunk in chunks]
+    assert 220 < max(map(estimated_tokens, read)) <= 240
 
 
 @pytest.fixture(scope="module")
@@ -146,7 +159,8 @@ def test_a_sentence_is_not_cut_in_two() -> None:
 
 def test_an_abbreviation_before_a_small_letter_ends_no_sentence() -> None:
     text = (
-        "Bring fruit, e.g. apples and pears and plums and more pears. Then go and rest for a very long while."
+        "Bring fruit, e.g. apples and pears and plums and more pears. "
+        "Then go home and rest for a very long while indeed."
     )
     assert contents(text, size=32)[0].endswith("more pears.")
 
