@@ -1,0 +1,56 @@
+"""`examples/quickstart.py`, which `make run` runs: from an empty folder to a verified store, twice."""
+
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+QUICKSTART = Path(__file__).parents[2] / "examples" / "quickstart.py"
+
+
+@pytest.fixture
+def papers() -> Iterator[Path]:
+    """A folder of two documents. Not in pytest's own: it closes that to the server's user."""
+    with tempfile.TemporaryDirectory() as above:
+        folder = Path(above) / "papers"
+        folder.mkdir()
+        (folder / "tea.md").write_text(
+            "# Tea\n\nTea is picked in spring.\n\n## Storing\n\nTea is kept dry.\n"
+        )
+        (folder / "ships.txt").write_text("Ships need harbours and a tide.\n")
+        yield folder
+
+
+@pytest.mark.timeout(300)
+def test_the_quickstart_goes_the_whole_way_twice_and_changes_no_document(papers: Path) -> None:
+    before = {path: path.read_bytes() for path in papers.iterdir()}
+    first = run(papers)
+    assert "files: 2 added" in first
+    assert "2 versions collected" in first
+    second = run(papers)
+    assert "files: 1 added, 1 updated, 0 unchanged" in second  # the deleted and the edited one are back
+    for shown in (first, second):
+        assert "files: 0 added, 1 updated, 0 unchanged" in shown
+        assert "1 chunk embedded again" in shown
+        assert "The archive of the lighthouse keepers" in shown
+        assert "every invariant holds" in shown
+    assert {path: path.read_bytes() for path in papers.iterdir()} == before
+
+
+def run(folder: Path) -> str:
+    environment = os.environ | {"PYTHONPATH": str(QUICKSTART.parents[1]), "COLUMNS": "100"}
+    ended = subprocess.run(
+        [sys.executable, QUICKSTART, folder],
+        cwd=folder.parent,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=150,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    return ended.stdout
