@@ -17,7 +17,7 @@ from psycopg.adapt import AdaptersMap
 from psycopg.pq import TransactionStatus
 from psycopg_pool import AsyncConnectionPool
 
-from chunkstore import embedded, requirements, settings, vectors
+from chunkstore import arrays, embedded, requirements, settings
 from chunkstore import migrate as migrations
 from chunkstore.dsn import Dsn
 from chunkstore.embedded import EmbeddedServer
@@ -179,7 +179,7 @@ class _Session(msgspec.Struct, frozen=True):
             begin=f"BEGIN ISOLATION LEVEL READ COMMITTED; {set_local}".encode(),
             begin_snapshot=f"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; {set_local}".encode(),
             set_session=f"SET search_path = {path}".encode(),
-            adapters=vectors.adapters(vector_type),
+            adapters=arrays.adapters(vector_type),
             has_iterative_scans=server.has_iterative_scans,
             pooled=server.process != connected_to,
         )

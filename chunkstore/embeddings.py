@@ -12,13 +12,13 @@ import numpy as np
 from psycopg import AsyncConnection
 
 from chunkstore import log, rows, versions
+from chunkstore.arrays import Bigints, Vectors
 from chunkstore.chunks import model_text
 from chunkstore.errors import UnknownDeadLetter
 from chunkstore.events import DeadLetterDiscarded, DeadLetterRetried
 from chunkstore.leases import Lease
 from chunkstore.model import ChunkId, CollectionId, FileId, ModelId
 from chunkstore.statements import load
-from chunkstore.vectors import Vectors
 
 EMBEDDINGS = load("embeddings")
 
@@ -101,7 +101,7 @@ async def complete(
     """
     params = lease.key | {
         "model": model,
-        "chunks": list(chunks),
+        "chunks": Bigints(chunks),
         "vectors": Vectors(vectors),
         "finished": finished,
     }

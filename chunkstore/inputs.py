@@ -49,15 +49,20 @@ def checked_place(place: object, position: int) -> Place | None:
     """The place as it is. Raises InvalidInput for negative or reversed offsets, pages or lines below 1."""
     if place is None:
         return None
-    field = f"chunks[{position}].place"
     if not isinstance(place, Place):
-        raise InvalidInput(field, place, "a place is a Place or None")
-    for name, least in (("start", 0), ("end", 0), ("page", 1), ("line", 1)):
-        value = getattr(place, name)
+        raise InvalidInput(f"chunks[{position}].place", place, "a place is a Place or None")
+    start, end = place.start, place.end
+    for name, value, least in (
+        ("start", start, 0),
+        ("end", end, 0),
+        ("page", place.page, 1),
+        ("line", place.line, 1),
+    ):
         if value is not None and (type(value) is not int or not least <= value <= _INT4_MAX):
-            raise InvalidInput(f"{field}.{name}", value, f"an integer from {least} to {_INT4_MAX}, or None")
-    if place.start is not None and place.end is not None and place.end < place.start:
-        raise InvalidInput(f"{field}.end", place.end, f"at least the start, {place.start}")
+            allowed = f"an integer from {least} to {_INT4_MAX}, or None"
+            raise InvalidInput(f"chunks[{position}].place.{name}", value, allowed)
+    if start is not None and end is not None and end < start:
+        raise InvalidInput(f"chunks[{position}].place.end", end, f"at least the start, {start}")
     return place
 
 

@@ -17,6 +17,7 @@ import msgspec
 from psycopg import AsyncConnection
 
 from chunkstore import rows
+from chunkstore.arrays import Bigints, Integers
 from chunkstore.chunks import HASH_BYTES, Prepared
 from chunkstore.model import ChunkId, FileId, Place, SegmentId
 from chunkstore.settings import SEGMENT_MAX, SEGMENT_MIN
@@ -180,13 +181,17 @@ def _segment_row(number: SegmentId, file: FileId, draft: Draft, ids: dict[bytes,
         "digest": draft.digest,
         "min_chunk": min(chunks),
         "max_chunk": max(chunks),
-        "chunks": chunks,
+        "chunks": Bigints(chunks),
         "hashes": b"".join([chunk.hash for chunk in draft.chunks]),
-        "starts": draft.starts,
-        "ends": draft.ends,
-        "pages": draft.pages,
-        "lines": draft.lines,
+        "starts": _sent(draft.starts),
+        "ends": _sent(draft.ends),
+        "pages": _sent(draft.pages),
+        "lines": _sent(draft.lines),
     }
+
+
+def _sent(offsets: Offsets) -> Integers | None:
+    return None if offsets is None else Integers(offsets)
 
 
 class ChunkRow(msgspec.Struct, frozen=True):
