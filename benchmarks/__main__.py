@@ -1,4 +1,4 @@
-"""`python -m benchmarks [names] [--quick] [--json]`: runs them in turn and prints the ratios beside the targets."""
+"""`python -m benchmarks [names] [--quick] [--json]`: runs them in turn, prints ratios beside targets."""
 
 import argparse
 import importlib

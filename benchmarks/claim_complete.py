@@ -23,7 +23,7 @@ _NOTHING = np.empty((0, 384), np.float32)
 
 
 async def main(setup: Setup) -> list[Result]:
-    """20,480 chunks in 20 files; the queue sends, reads and archives 256 at a time and fetches the content."""
+    """20,480 chunks in 20 files; the queue sends, reads, archives 256 at a time and fetches the content."""
     files = 5 if setup.quick else 20
     async with setup.store() as store:
         collection = await store.collection("bench", model=material.NullModel())
@@ -75,13 +75,14 @@ class _Acknowledging:
         self.read_chunks = 0
 
     async def read(self, conn: AsyncConnection[Any], lease: Lease) -> list[Owed]:
-        owed = await embeddings.owed(conn, lease, self._model)
-        self.read_chunks += len(owed)
-        return owed
+        return await embeddings.owed(conn, lease, self._model)
 
-    async def work(self, work: list[Owed]) -> None: ...
+    async def work(self, work: list[Owed]) -> None:
+        self.read_chunks += len(work)
 
-    async def settle(self, conn: AsyncConnection[Any], lease: Lease, work: list[Owed], result: None) -> None:
+    async def settle(
+        self, conn: AsyncConnection[Any], lease: Lease, _work: list[Owed], _result: None
+    ) -> None:
         await embeddings.complete(conn, lease, self._model, [], _NOTHING)
 
 

@@ -1,4 +1,4 @@
-"""The first ingest of 10,000 chunks, from append to searchable, with a model that costs nothing and no index yet."""
+"""The first ingest of 10,000 chunks, from append to searchable, with a null model and no index yet."""
 
 from benchmarks import material
 from benchmarks.harness import Result, Setup, Stopwatch, Target, against

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from time import perf_counter
-from typing import Any, Literal
+from typing import Any, Literal, Self
 from uuid import uuid4
 
 import msgspec
@@ -84,7 +84,7 @@ Timed = Callable[[int], Awaitable[float]]
 class Stopwatch:
     """Seconds between the start and the end of a `with`."""
 
-    def __enter__(self) -> "Stopwatch":
+    def __enter__(self) -> Self:
         self.seconds = 0.0
         self._start = perf_counter()
         return self

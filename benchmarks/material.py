@@ -1,4 +1,4 @@
-"""What the benchmarks store: texts of a given size, vectors in clusters as embeddings lie, a model of no cost."""
+"""What the benchmarks store: texts of a given size, vectors in clusters, a model that costs nothing."""
 
 import random
 from collections.abc import Iterable, Iterator, Sequence

@@ -1,4 +1,4 @@
-"""The peers, written as their own users would write them: bare COPY, a visibility-timeout queue, a hand-made index.
+"""The peers, as their own users would write them: bare COPY, a visibility-timeout queue, a hand-made index.
 
 All block: the fastest way that the driver has, with no event loop under it.
 """
@@ -139,13 +139,14 @@ class Queue:
 class ActiveRows:
     """A search table made by hand: the active rows alone, with their content and the same HNSW index."""
 
-    COLUMNS = "chunk_id, key, version, ordinal, start_char, end_char, content, metadata, embedding"
+    CITED = "chunk_id, key, version, ordinal, start_char, end_char, content, metadata"
+    COLUMNS = f"{CITED}, embedding"
     NEAREST = f"""
-        SELECT {COLUMNS.removesuffix(", embedding")}, embedding <=> %(query)s::halfvec AS distance
+        SELECT {CITED}, embedding <=> %(query)s::halfvec AS distance
         FROM active_rows
         ORDER BY embedding <=> %(query)s::halfvec
         LIMIT %(k)s
-    """  # noqa: S608
+    """
 
     def __init__(self, conn: psycopg.Connection[Any], dimensions: int) -> None:
         self._conn = conn
@@ -171,8 +172,12 @@ class ActiveRows:
         self._conn.execute("CREATE INDEX ON active_rows USING hnsw (embedding halfvec_cosine_ops)")
         self._conn.execute("VACUUM ANALYZE active_rows")
 
+    def nearest(self, query: HalfVector, k: int) -> list[tuple[Any, ...]]:
+        statement = self.NEAREST.replace(self.CITED, "chunk_id")
+        return self._conn.execute(statement, {"query": query, "k": k}, binary=True).fetchall()
+
     def search(self, query: HalfVector, k: int) -> list[tuple[Any, ...]]:
-        return self._conn.execute(self.NEAREST, {"query": query, "k": k}).fetchall()
+        return self._conn.execute(self.NEAREST, {"query": query, "k": k}, binary=True).fetchall()
 
 
 _NAMESPACE = UUID(int=1984)

@@ -15,7 +15,7 @@ _SIZE = 60
 
 
 async def main(setup: Setup) -> list[Result]:
-    """Files of 100, 10,000 and 1,000,000 chunks against the smallest; the switch alone, in its transaction."""
+    """Files of 100, 10,000 and 1,000,000 chunks against the smallest; the switch alone, one transaction."""
     sizes = (100, 10_000, 100_000 if setup.quick else 1_000_000)
     medians = {size: await _switch(setup, size, rounds=setup.rounds(7)) for size in sizes}
     return [
