@@ -31,8 +31,8 @@ MEANINGS = """Exit codes:
   2    bad usage or bad input; nothing was written
   3    the database cannot be used: no server, no rights, not migrated
   130  ended by Ctrl-C
-  143  ended by SIGTERM in the middle (consume, project and up finish what they
-       have in hand, and end with 0)"""
+  143  ended by SIGTERM before it was done (up, and consume and project without
+       --drain, finish what they have in hand and end with 0)"""
 
 
 def code_of(error: ChunkstoreError) -> Exit:

@@ -68,6 +68,8 @@ async def consume(
                 for one, r in zip(models, reports, strict=True)
             ],
         )
+    if drain and stop.is_set():
+        return Exit.TERMINATED
     return Exit.PROBLEM if any(report.dead_letters for report in reports) else Exit.OK
 
 
@@ -85,7 +87,7 @@ async def project(
     drain: Drain = False,
     json: Json = False,
     where: Where = HERE,
-) -> None:
+) -> Exit:
     """Switch files to their new versions as these are complete, and build the search indexes.
 
     Runs until Ctrl-C or SIGTERM; with `--drain` until it has read the whole log. Any number may run.
@@ -110,14 +112,15 @@ async def project(
             reports = await slow.for_each(projected, project)
     if json:
         print_json(dict(zip(projected, reports, strict=True)))
-        return
-    print_table(
-        ("model", "events", "switches", "rows removed", "indexes built"),
-        [
-            (name, r.events, r.activated, r.removed, r.indexes_built)
-            for name, r in zip(projected, reports, strict=True)
-        ],
-    )
+    else:
+        print_table(
+            ("model", "events", "switches", "rows removed", "indexes built"),
+            [
+                (name, r.events, r.activated, r.removed, r.indexes_built)
+                for name, r in zip(projected, reports, strict=True)
+            ],
+        )
+    return Exit.TERMINATED if drain and stop.is_set() else Exit.OK
 
 
 @command(group=WORK, sort_key=4)

@@ -31,9 +31,7 @@ def test_help_says_the_exit_codes_and_where_settings_come_from(called: Called) -
 @pytest.mark.parametrize(
     "command", [*((name,) for name in COMMANDS), *(("collection", name) for name in COLLECTION_COMMANDS)]
 )
-def test_a_command_has_an_example_and_the_common_options(
-    called: Called, command: tuple[str, ...]
-) -> None:
+def test_a_command_has_an_example_and_the_common_options(called: Called, command: tuple[str, ...]) -> None:
     shown = called(*command, "--help").out
     assert f"chunkstore {' '.join(command)}" in shown.partition("For example:")[2]
     for option in ("--dsn", "--schema", "--data"):

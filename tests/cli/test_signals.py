@@ -86,6 +86,22 @@ def test_what_waits_for_a_lock_ends_cleanly_and_writes_nothing(
     assert (ended.code, ended.out, ended.err) == (code, "", "")
 
 
+def test_a_drain_that_is_stopped_does_not_pass_for_done(
+    cli: Cli, docs: Path, started: Start, conn: Connection
+) -> None:
+    cli("ingest", docs, "--model", MODEL)
+    with conn.transaction():
+        conn.execute("LOCK TABLE embeddings IN ACCESS EXCLUSIVE MODE")
+        running = started("consume", "--drain")
+        waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'embeddings'::regclass"
+        while not count(conn, waiting):
+            assert running.process.poll() is None
+        running.process.send_signal(signal.SIGTERM)
+        running.says("finishing what is in hand")
+    assert running.end().code == 143
+    assert count(conn, _HELD) == 0
+
+
 def test_up_does_everything_for_collections_that_come_later(cli: Cli, docs: Path, started: Start) -> None:
     running = started("up", "--collect-every", "1")
     running.says("until Ctrl-C or SIGTERM")
