@@ -75,7 +75,7 @@ class Loop:
                 async with anyio.create_task_group() as stages:
                     stages.start_soon(self._read, to_work, waiting, drain, stop)
                     stages.start_soon(self._work, read, to_settle, stop)
-                    stages.start_soon(self._settle, worked)
+                    stages.start_soon(self._settle, worked, stop)
                 renewing.cancel_scope.cancel()
         finally:
             with anyio.move_on_after(_RELEASE_SECONDS, shield=True):
@@ -93,9 +93,9 @@ class Loop:
         async with out:
             while not stop.is_set():
                 await self._breaker.closed(stop)
-                claimed = await persistently(self._claim_and_read)
+                claimed = await persistently(self._claim_and_read, stop)
                 if claimed is None:
-                    if drain and await persistently(self._is_idle):
+                    if drain and await persistently(self._is_idle, stop):
                         return
                     await waiting.wait()
                     continue
@@ -132,7 +132,9 @@ class Loop:
                 self._breaker.succeeded()
                 await out.send((lease, work, result))
 
-    async def _settle(self, worked: MemoryObjectReceiveStream[tuple[Lease, Any, Any]]) -> None:
+    async def _settle(
+        self, worked: MemoryObjectReceiveStream[tuple[Lease, Any, Any]], stop: anyio.Event
+    ) -> None:
         async with worked:
             async for lease, work, result in worked:
 
@@ -141,7 +143,7 @@ class Loop:
                         await self._handler.settle(conn, lease, work, result)
 
                 try:
-                    await persistently(settle)
+                    await persistently(settle, stop)
                 except LeaseLost:
                     pass  # somebody else has the range, and nothing of ours was written (invariant 8)
                 finally:
@@ -198,7 +200,9 @@ class Loop:
             await self._release(lease)
 
     def _forget(self, lease: Lease) -> None:
-        self._held.pop((lease.partition, lease.lo), None)
+        # Not where the range was lost and taken again: the new lease is to be renewed.
+        if self._held.get((lease.partition, lease.lo)) == lease:
+            del self._held[lease.partition, lease.lo]
         self._forgotten.set()
         self._forgotten = anyio.Event()
 

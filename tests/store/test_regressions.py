@@ -1,9 +1,13 @@
 """What an adversary found: each test failed before the fix that it stands for."""
 
+import threading
 from collections.abc import AsyncIterator, Sequence
+from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import anyio
+import anyio.from_thread
 import numpy as np
 import psycopg
 import pytest
@@ -11,10 +15,13 @@ from psycopg import sql
 
 from chunkstore import append as appending
 from chunkstore import rows
+from chunkstore.collection import Collection
+from chunkstore.errors import ServerUnreachable
 from chunkstore.model import Chunk
 from chunkstore.models import open_model
 from chunkstore.models.protocol import Distance
-from chunkstore.store import ChunkStore, Collection
+from chunkstore.retries import persistently
+from chunkstore.store import ChunkStore
 from consumers.embedding import EmbeddingConsumer
 from projections.collector import collect
 from projections.indexes import INDEX_FROM_ROWS, REBUILD_FROM_DEAD
@@ -276,3 +283,65 @@ async def test_a_collection_learns_of_a_model_that_was_added_elsewhere(
     await EmbeddingConsumer(store, added).run(drain=True)
     await Projector(store, added.name).run(drain=True)
     assert [hit.content for hit in await collection.search([1.0] * 16, model=added.name)] == ["one"]
+
+
+# --- stopping and renewing ----------------------------------------------------------------------
+
+
+async def test_a_stop_ends_the_tries_while_the_server_is_away() -> None:
+    stop = anyio.Event()
+    tries = 0
+
+    async def step() -> None:
+        nonlocal tries
+        tries += 1
+        if tries == 3:
+            stop.set()
+        raise ServerUnreachable("away")
+
+    with anyio.fail_after(10), pytest.raises(ServerUnreachable):
+        await persistently(step, stop)
+    assert tries == 3
+
+
+async def test_a_consumer_that_takes_its_own_lost_range_again_renews_it(
+    store: ChunkStore, collection: Collection
+) -> None:
+    await collection.append("doc", [Chunk("one")])
+    asked = [anyio.Event(), anyio.Event()]
+    answer = [threading.Event(), threading.Event()]
+
+    class Blocks(RefusesBad):
+        def embed(self, texts: Sequence[str]) -> np.ndarray:
+            call = sum(event.is_set() for event in asked)
+            anyio.from_thread.run_sync(asked[call].set)
+            assert answer[call].wait(30)
+            return HASHING.embed(texts)
+
+    async def until(statement: str, **params: Any) -> Any:
+        while True:
+            found = await value(store, statement, **params)
+            if found:
+                return found
+            await anyio.sleep(0.01)
+
+    consumer = EmbeddingConsumer(store, Blocks(), lease_seconds=1.5)
+    try:
+        with anyio.fail_after(25):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(partial(consumer.run, drain=True))
+                await asked[0].wait()
+                # Lost as if it had expired, and taken over by the same consumer.
+                await value(store, "UPDATE leases SET expires = '-infinity' RETURNING lo")
+                expires = await until("SELECT expires FROM leases WHERE epoch = 2")
+                answer[0].set()
+                await asked[1].wait()
+                await until(
+                    "SELECT lo + 1 FROM leases WHERE epoch = 2 AND expires > %(later)s",
+                    later=expires + timedelta(seconds=1.2),
+                )
+                answer[1].set()
+    finally:
+        for event in answer:
+            event.set()
+    assert await value(store, "SELECT max(epoch) FROM leases") == 2
