@@ -13,12 +13,13 @@ import msgspec
 from psycopg import AsyncConnection
 
 from chunkstore import chunks as payload
-from chunkstore import manifests, versions
+from chunkstore import versions
 from chunkstore.chunks import Prepared
 from chunkstore.database import BY_INDEX, Database
 from chunkstore.errors import InvalidInput
 from chunkstore.manifests import Draft, Segmenter
-from chunkstore.model import Chunk, ChunkId, CollectionId, FileId, Metadata, SegmentId, Version
+from chunkstore.model import Chunk, CollectionId, FileId, Metadata, Version
+from chunkstore.reuse import store_segments
 from chunkstore.versions import NOTHING_STORED, Committed, FileState, Stored
 
 # A version of more chunks, or more content, is streamed under an open version.
@@ -90,7 +91,7 @@ async def _append_at_once(database: Database, write: Write, batch: Sequence[Prep
         settled = await _settled(conn, write, state, segmenter, digest)
         if settled is not None:
             return settled
-        stored = await _store(conn, state, drafts, streamed=False)
+        stored = await store_segments(conn, state, drafts, streamed=False)
         committed = await versions.insert_committed(
             conn, state.file, stored, digest=digest, metadata=write.encoded_metadata
         )
@@ -182,7 +183,7 @@ async def _add_batch(
 ) -> None:
     async with database.transaction(BY_INDEX) as conn:
         state = await versions.lock_open(conn, file, version)
-        stored = await _store(conn, state, drafts, streamed=True)
+        stored = await store_segments(conn, state, drafts, streamed=True)
         extended = await versions.extend(conn, file, version, stored)
         await versions.log_version(
             conn,
@@ -207,7 +208,7 @@ async def _commit(
         if settled is not None:
             await versions.abandon(conn, state, version)
             return settled
-        stored = await _store(conn, state, last, streamed=True)
+        stored = await store_segments(conn, state, last, streamed=True)
         whole = await versions.extend(conn, file, version, stored)
         committed = await versions.commit(conn, file, version, digest)
         await versions.record_idempotency_key(conn, file, write.idempotency_key, version, digest)
@@ -238,65 +239,6 @@ async def _give_up(database: Database, state: FileState, version: int) -> None:
             await versions.abandon(conn, state, version)
     except Exception:  # noqa: BLE001 - the error that ended the append is the one to report
         return
-
-
-# --- storing segments ---------------------------------------------------------------------------
-
-
-async def _store(
-    conn: AsyncConnection[Any], state: FileState, drafts: Sequence[Draft], *, streamed: bool
-) -> Stored:
-    """Stores the segments and chunks that the file lacks, and names those that it holds."""
-    is_new_file = state.last_version == 0
-    known = {} if is_new_file else await manifests.known_segments(conn, state.file, drafts)
-    fresh = {draft.digest: draft for draft in drafts if draft.digest not in known}
-    wanted = {chunk.hash: chunk for draft in fresh.values() for chunk in draft.chunks}
-    if is_new_file or not wanted:
-        held: dict[bytes, ChunkId] = {}
-    elif streamed:
-        held = await payload.find_by_hash(conn, state.file, wanted.values())
-    else:
-        held = await _match(conn, state, wanted, known)
-    missing = [chunk for digest, chunk in wanted.items() if digest not in held]
-    added = await payload.insert(conn, state.file, missing)
-    ids = held | {chunk.hash: chunk_id for chunk, chunk_id in zip(missing, added, strict=True)}
-    if fresh:
-        new_segments = await manifests.insert_segments(conn, state.file, list(fresh.values()), ids)
-    else:
-        new_segments = {}
-    numbers = known | new_segments
-    return Stored(
-        segments=[numbers[draft.digest] for draft in drafts],
-        bases=[draft.bases for draft in drafts],
-        shared=sorted({numbers[draft.digest] for draft in drafts if draft.digest in known}),
-        added=added,
-        carried=[held[digest] for digest in wanted if digest in held],
-        chunks=sum(len(draft.chunks) for draft in drafts),
-    )
-
-
-async def _match(
-    conn: AsyncConnection[Any],
-    state: FileState,
-    wanted: dict[bytes, Prepared],
-    known: dict[bytes, SegmentId],
-) -> dict[bytes, ChunkId]:
-    """Finds the file's chunks in the segments of its latest version and target, matched in the client.
-
-    The segments that the append rewrites come first; a few chunks that are still unknown then, which may
-    have moved in from a segment that stays, are looked up by index, many in the segments that stay.
-    """
-    listed = {*state.latest_segments, *state.target_segments}
-    staying = listed & set(known.values())
-    found = await manifests.hashes_of(conn, listed - staying)
-    held = {digest: found[digest] for digest in wanted if digest in found}
-    unknown = [chunk for digest, chunk in wanted.items() if digest not in held]
-    if not unknown or not staying:
-        return held
-    if len(unknown) <= 64 * len(staying):
-        return held | await payload.find_by_hash(conn, state.file, unknown)
-    found = await manifests.hashes_of(conn, staying)
-    return held | {chunk.hash: found[chunk.hash] for chunk in unknown if chunk.hash in found}
 
 
 # --- batches ------------------------------------------------------------------------------------

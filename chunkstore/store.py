@@ -1,37 +1,20 @@
-"""The public API: a store, its collections, and what can be done with a file.
+"""The public API: a store, and the collections in it.
 
 Async; `chunkstore.sync` is the same for blocking callers.
 """
 
-from collections.abc import AsyncIterator, Sequence
 from datetime import timedelta
-from functools import partial
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
-import anyio
-import anyio.to_thread
-import numpy as np
-
-from chunkstore import append as appending
-from chunkstore import collections, embeddings, erase, inputs, rows, versions
-from chunkstore import search as searching
-from chunkstore.append import ChunkSource, Write
-from chunkstore.collections import CollectionRow
+from chunkstore import catalog, rows
+from chunkstore.catalog import CollectionRow
+from chunkstore.collection import Collection
 from chunkstore.database import Database
-from chunkstore.embeddings import DeadLetter
-from chunkstore.errors import InvalidInput, UnknownCollection, UnknownModel, WaitTimeout
+from chunkstore.errors import UnknownCollection
 from chunkstore.hints import Hints
-from chunkstore.manifests import place_of, read_segment
-from chunkstore.model import ChunkId, Hits, Metadata, StoredChunk, Version
-from chunkstore.models import Model, describe, open_model, spec_of
-from chunkstore.search_tables import CollectionModel
+from chunkstore.models import Model, describe, open_model
 from chunkstore.settings import KEEP_LAST
-
-VectorOrText = str | Sequence[float] | np.ndarray
-
-_FIRST_LOOK = 0.005
-_LONGEST_LOOK = 0.25
 
 
 class ChunkStore:
@@ -76,7 +59,7 @@ class ChunkStore:
         keep_last: int = KEEP_LAST,
         keep_for: timedelta | None = None,
         headings: bool = True,
-    ) -> "Collection":
+    ) -> Collection:
         """The collection of that name; with a model, created where it is not there yet.
 
         `model` is a Model or a spec for `open_model`. Retention (`keep_last` versions, and all that are
@@ -86,309 +69,24 @@ class ChunkStore:
         described = None if model is None else describe(model)
         try:
             async with self.database.transaction() as conn:
-                row = await collections.find(conn, name)
+                row = await catalog.find(conn, name)
         except UnknownCollection:
             if described is None:
                 raise
             opened = open_model(model) if isinstance(model, str) else model
             assert opened is not None
-            row = await collections.create(
+            row = await catalog.create(
                 self.database, name, opened, keep_last=keep_last, keep_for=keep_for, headings=headings
             )
             model = opened
         async with self.database.transaction() as conn:
-            models = await collections.models_of(conn, row.collection)
+            models = await catalog.models_of(conn, row.collection)
         if described is not None:
             stored = next((m for m in models if m.name == described.name), models[0])
-            collections.check_same(stored, described)
+            catalog.check_same(stored, described)
         return Collection(self, row, models, model)
 
     async def collections(self) -> list[CollectionRow]:
         """Every collection of the store."""
         async with self.database.transaction() as conn:
-            return await rows.fetch_all(conn, collections.COLLECTIONS.collections, row=CollectionRow)
-
-
-class Collection:
-    """A named set of files that share models, retention and search indexes."""
-
-    def __init__(
-        self, store: ChunkStore, row: CollectionRow, models: list[CollectionModel], model: Model | str | None
-    ) -> None:
-        self.store = store
-        self.name = row.name
-        self.row = row
-        self._models = models
-        self._model = model
-
-    @property
-    def model_names(self) -> list[str]:
-        """The names of the collection's models, the serving one first."""
-        return [model.name for model in self._models]
-
-    # --- writing --------------------------------------------------------------------------------
-
-    async def append(
-        self,
-        key: str,
-        chunks: ChunkSource,
-        *,
-        expected_version: int | None = None,
-        idempotency_key: str | None = None,
-        metadata: Metadata | None = None,
-    ) -> Version:
-        """Appends the chunks as the file's next version: atomically, in bounded memory.
-
-        What the latest version holds already comes back unchanged. `expected_version` is the latest version
-        that the caller has seen (0: none); a retry with the same `idempotency_key` returns the first try's
-        version. Raises InvalidInput, StaleVersion, IdempotencyKeyReused, VersionFenced.
-        """
-        write = self._write(key, expected_version, idempotency_key, metadata)
-        version = await appending.append(self.store.database, write, chunks)
-        self.store.hints.give()
-        return version
-
-    async def delete(
-        self, key: str, *, expected_version: int | None = None, metadata: Metadata | None = None
-    ) -> Version:
-        """Appends a tombstone: searches lose the file, its history stays.
-
-        Raises UnknownFile, StaleVersion.
-        """
-        write = self._write(key, expected_version, None, metadata)
-        version = await appending.delete(self.store.database, write)
-        self.store.hints.give()
-        return version
-
-    async def rollback(self, key: str, to: int) -> Version:
-        """Makes version `to` the target until the next append. Raises UnknownFile, UnknownVersion."""
-        inputs.checked_version(to, "to")
-        async with self.store.database.transaction() as conn:
-            state = await versions.lock_existing(conn, self.row.collection, inputs.checked_key(key))
-            await versions.roll_back(conn, self.row.collection, state, to)
-        self.store.hints.give()
-        return await self._version(key, to)
-
-    async def pin(self, key: str, version: int) -> Version:
-        """Keeps a version whatever the retention says. Raises UnknownFile, UnknownVersion."""
-        return await self._set_pinned(key, version, pinned=True)
-
-    async def unpin(self, key: str, version: int) -> Version:
-        """Gives a pinned version back to the retention. Raises UnknownFile, UnknownVersion."""
-        return await self._set_pinned(key, version, pinned=False)
-
-    async def erase(self, key: str) -> None:
-        """Removes every trace of a file but its number, at once. Raises UnknownFile."""
-        async with self.store.database.transaction() as conn:
-            await erase.erase(conn, self.row.collection, inputs.checked_key(key))
-        self.store.hints.give()
-
-    # --- reading --------------------------------------------------------------------------------
-
-    async def history(self, key: str) -> list[Version]:
-        """The file's versions, oldest first; collected ones without content. Raises UnknownFile."""
-        params = {
-            "collection": self.row.collection,
-            "key": inputs.checked_key(key),
-            "model": self._serving.model,
-        }
-        async with self.store.database.transaction() as conn:
-            found = await rows.fetch_all(
-                conn, versions.VERSIONS.history, params, row=partial(Version, collection=self.name, key=key)
-            )
-        if not found:
-            raise collections.unknown_file(key)
-        return found
-
-    async def chunks(self, key: str, version: int | None = None) -> AsyncIterator[StoredChunk]:
-        """The chunks of a version, or of the latest, in order; read a segment at a time.
-
-        Raises UnknownFile, and UnknownVersion, also where the version is collected while it is read.
-        """
-        if version is None:
-            committed = [v.number for v in await self.history(key) if v.state == "committed"]
-            if not committed:
-                raise collections.unknown_file(key)
-            version = max(committed)
-        inputs.checked_version(version, "version")
-        async with self.store.database.transaction() as conn:
-            params = {"collection": self.row.collection, "key": inputs.checked_key(key)}
-            file = await rows.fetch_value(conn, versions.VERSIONS.file_of, params)
-            if file is None:
-                raise collections.unknown_file(key)
-            manifest = await versions.manifest_of(conn, file, version)
-        for segment, bases in manifest:
-            async with self.store.database.transaction() as conn:
-                read = await read_segment(conn, segment, bases)
-                await versions.manifest_of(conn, file, version)
-            for row in read:
-                yield StoredChunk(
-                    chunk_id=row.chunk_id,
-                    ordinal=row.ordinal,
-                    content=row.content,
-                    metadata=row.metadata,
-                    place=place_of(row),
-                )
-
-    async def keys(self) -> AsyncIterator[str]:
-        """The keys of the files whose latest version is not a tombstone."""
-        async with self.store.database.transaction() as conn:
-            params = {"collection": self.row.collection}
-            found = await rows.fetch_values(conn, collections.COLLECTIONS.keys, params)
-        for key in found:
-            yield key
-
-    async def search(self, query: VectorOrText, k: int = 10, *, model: str | None = None) -> Hits:
-        """The k nearest chunks of what is active, best first.
-
-        `query` is a text, which the collection's model embeds, or a vector of `(d,)` numbers. `model` names
-        another model than the serving one. Raises InvalidInput, UnknownModel.
-        """
-        inputs.checked_k(k)
-        searched = await self._by_name(model)
-        if isinstance(query, str):
-            vector = await self._embedded(inputs.checked_key(query, "query", 65536), searched)
-        else:
-            vector = query
-        checked = searching.checked_vector(vector, searched)
-        database = self.store.database
-        settings = searching.settings(k, iterative=database.has_iterative_scans)
-        async with database.transaction(settings) as conn:
-            return await searching.search(conn, searched, checked, k)
-
-    async def wait_until_active(self, version: Version, timeout: float = 60.0) -> None:
-        """Returns when searches see this version or a later one; `timeout` in seconds.
-
-        Raises NeverActive where it cannot happen any more (collected, erased, rolled back, waiting on a
-        dead letter), WaitTimeout.
-        """
-        inputs.checked_timeout(timeout)
-        params = {"collection": self.row.collection, "key": inputs.checked_key(version.key)}
-        pause = _FIRST_LOOK
-        try:
-            with anyio.fail_after(timeout):
-                async with self.store.database.transaction() as conn:
-                    file = await rows.fetch_value(conn, versions.VERSIONS.file_of, params)
-                if file is None:
-                    raise collections.unknown_file(version.key)
-                while True:
-                    async with self.store.database.transaction() as conn:
-                        if await searching.is_active(conn, file, version.number, self._serving.model):
-                            return
-                    await anyio.sleep(pause)
-                    pause = min(pause * 1.5, _LONGEST_LOOK)
-        except TimeoutError:
-            raise WaitTimeout(
-                f"timeout: version {version.number} of {version.key!r} was not active after {timeout} s;"
-                " is a consumer and a projector running?"
-            ) from None
-
-    # --- models and dead letters ----------------------------------------------------------------
-
-    async def add_model(self, model: Model | str) -> None:
-        """Lets the collection be embedded by another model too, and logs what it lacks, file by file.
-
-        A call that was cut off is finished by the next one. Raises ModelMismatch, InvalidInput.
-        """
-        opened = open_model(model) if isinstance(model, str) else model
-        await collections.add_model(self.store.database, self.row, opened)
-        await self._read_models()
-        self.store.hints.give()
-
-    async def serve(self, model: str) -> None:
-        """Makes a model the one that searches use. Raises UnknownModel, ModelIncomplete."""
-        await collections.serve(self.store.database, self.row, model)
-        await self._read_models()
-
-    async def dead_letters(self) -> list[DeadLetter]:
-        """What consumers gave up on, oldest first."""
-        async with self.store.database.transaction() as conn:
-            return await embeddings.dead_letters(conn, self.row.collection)
-
-    async def retry(self, chunk_id: ChunkId, model: str | None = None) -> None:
-        """Takes a dead letter back, so that its chunk is embedded again. Raises UnknownDeadLetter."""
-        of_model = await self._by_name(model)
-        async with self.store.database.transaction() as conn:
-            await embeddings.retry(conn, self.row.collection, chunk_id, of_model.model)
-        self.store.hints.give()
-
-    async def discard(self, chunk_id: ChunkId, model: str | None = None) -> None:
-        """Lets versions become active without the chunk. Raises UnknownDeadLetter."""
-        of_model = await self._by_name(model)
-        async with self.store.database.transaction() as conn:
-            await embeddings.discard(conn, self.row.collection, chunk_id, of_model.model)
-        self.store.hints.give()
-
-    # --- inside ---------------------------------------------------------------------------------
-
-    @property
-    def _serving(self) -> CollectionModel:
-        return self._models[0]
-
-    async def _by_name(self, name: str | None) -> CollectionModel:
-        if name is None:
-            return self._serving
-        if name not in self.model_names:
-            await self._read_models()  # it may have been added elsewhere since
-        for model in self._models:
-            if model.name == name:
-                return model
-        raise UnknownModel(
-            f"model: the collection has no model {name!r}; it has {', '.join(self.model_names)}"
-        )
-
-    async def _read_models(self) -> None:
-        async with self.store.database.transaction() as conn:
-            self._models = await collections.models_of(conn, self.row.collection)
-
-    async def _embedded(self, text: str, searched: CollectionModel) -> np.ndarray:
-        model = await self._opened(searched)
-        vectors = await anyio.to_thread.run_sync(model.embed, [text])
-        return vectors[0]
-
-    async def _opened(self, searched: CollectionModel) -> Model:
-        """The model that embeds queries: the one given with the collection, else by its stored name."""
-        if self._model is None or describe(self._model).name != searched.name:
-            spec = spec_of(searched.name)
-            if spec is None:
-                raise UnknownModel(
-                    f"model: {searched.name!r} cannot be opened by its name alone;"
-                    " give it to `store.collection(name, model=…)`, or search with a vector"
-                )
-            self._model = spec
-        if isinstance(self._model, str):
-            self._model = await anyio.to_thread.run_sync(open_model, self._model)
-        return self._model
-
-    async def _set_pinned(self, key: str, version: int, *, pinned: bool) -> Version:
-        inputs.checked_version(version, "version")
-        async with self.store.database.transaction() as conn:
-            state = await versions.lock_existing(conn, self.row.collection, inputs.checked_key(key))
-            await versions.set_pinned(conn, state, version, pinned=pinned)
-        return await self._version(key, version)
-
-    async def _version(self, key: str, number: int) -> Version:
-        return next(version for version in await self.history(key) if version.number == number)
-
-    def _write(
-        self,
-        key: str,
-        expected_version: int | None,
-        idempotency_key: str | None,
-        metadata: Metadata | None,
-    ) -> Write:
-        if expected_version is not None:
-            inputs.checked_version(expected_version, "expected_version", least=0)
-        if metadata is not None and not isinstance(metadata, dict):
-            raise InvalidInput("metadata", metadata, "metadata is a JSON object (a dict)")
-        kept: dict[str, Any] = metadata or {}
-        return Write(
-            collection=self.row.collection,
-            collection_name=self.name,
-            key=inputs.checked_key(key),
-            headings=self.row.headings,
-            expected_version=expected_version,
-            idempotency_key=inputs.checked_idempotency_key(idempotency_key),
-            metadata=kept,
-            encoded_metadata=inputs.checked_metadata(kept, "metadata"),
-        )
+            return await rows.fetch_all(conn, catalog.COLLECTIONS.collections, row=CollectionRow)

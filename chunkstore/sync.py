@@ -28,12 +28,12 @@ from anyio.streams.memory import MemoryObjectReceiveStream
 
 from chunkstore import store as twins
 from chunkstore.append import ChunkSource
-from chunkstore.collections import CollectionRow
+from chunkstore.catalog import CollectionRow
+from chunkstore.collection import VectorOrText
 from chunkstore.embeddings import DeadLetter
 from chunkstore.model import ChunkId, Hits, Metadata, StoredChunk, Version
 from chunkstore.models import Model
 from chunkstore.settings import KEEP_LAST
-from chunkstore.store import VectorOrText
 
 P = ParamSpec("P")
 R = TypeVar("R")

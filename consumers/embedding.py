@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from psycopg import AsyncConnection
 
-from chunkstore import collections, embeddings, leases
+from chunkstore import catalog, embeddings, leases
 from chunkstore.embeddings import Owed
 from chunkstore.errors import EmbeddingFailed, InvalidInput, ModelUnavailable, UnknownModel
 from chunkstore.leases import Lease
@@ -104,10 +104,10 @@ class EmbeddingConsumer:
 
     async def _known_model(self) -> ModelRow:
         async with self._store.database.transaction() as conn:
-            models = await collections.every_model(conn)
+            models = await catalog.every_model(conn)
         for model in models:
             if model.name == self._model.name:
-                collections.check_same(model, self._model)
+                catalog.check_same(model, self._model)
                 return model
         raise UnknownModel(
             f"model: no collection of this store has the model {self._model.name!r}; create one with it first"

@@ -34,9 +34,9 @@ from rich.progress import track
 from rich.table import Table
 
 from chunkstore import Chunk, ChunkStore
+from chunkstore.collection import Collection
 from chunkstore.embedded import EmbeddedServer
 from chunkstore.models.hashing import HashingModel
-from chunkstore.store import Collection
 from consumers.embedding import EmbeddingConsumer
 from projections.projector import Projector
 

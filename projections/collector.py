@@ -10,7 +10,7 @@ from datetime import datetime
 import anyio
 import msgspec
 
-from chunkstore import collections, log, rows, versions
+from chunkstore import catalog, log, rows, versions
 from chunkstore.database import BY_INDEX
 from chunkstore.errors import InvalidInput
 from chunkstore.events import Event, VersionAbandoned, VersionCollected
@@ -89,7 +89,7 @@ async def collect_for_ever(store: ChunkStore, *, every: float, stop: anyio.Event
         raise InvalidInput("every", every, "a number of seconds above 0")
     total = CollectReport()
     while not stop.is_set():
-        report = await persistently(lambda: collect(store))
+        report = await persistently(lambda: collect(store), stop)
         for name in ("collected", "abandoned", "swept", "skipped", "indexes_rebuilt"):
             setattr(total, name, getattr(total, name) + getattr(report, name))
         with anyio.move_on_after(every):
@@ -105,7 +105,7 @@ async def _number(store: ChunkStore, collection: str | None) -> CollectionId | N
     if collection is None:
         return None
     async with store.database.transaction() as conn:
-        return (await collections.find(conn, collection)).collection
+        return (await catalog.find(conn, collection)).collection
 
 
 class _Run:

@@ -13,7 +13,7 @@ from uuid import uuid4
 import anyio
 import msgspec
 
-from chunkstore import collections, leases, log
+from chunkstore import catalog, leases, log
 from chunkstore.database import BY_INDEX
 from chunkstore.errors import ChunkstoreError, LeaseLost, UnknownModel
 from chunkstore.events import (
@@ -79,15 +79,17 @@ class Projector:
                 if await self._project_all(group, model, stop):
                     waiting.worked()
                     continue
-                self.report.indexes_built += await persistently(lambda: indexes.build_due(self._database, model))
-                if drain and await persistently(lambda: self._is_idle(group)):
+                self.report.indexes_built += await persistently(
+                    lambda: indexes.build_due(self._database, model), stop
+                )
+                if drain and await persistently(lambda: self._is_idle(group), stop):
                     break
                 await waiting.wait()
         return self.report
 
     async def _known_model(self) -> ModelId:
         async with self._database.transaction(BY_INDEX) as conn:
-            models = await collections.every_model(conn)
+            models = await catalog.every_model(conn)
         for model in models:
             if model.name == self._model_name:
                 return model.model
@@ -101,14 +103,14 @@ class Projector:
             async with self._database.transaction(BY_INDEX) as conn:
                 return await leases.partitions_behind(conn, group)
 
-        for partition in await persistently(behind):
+        for partition in await persistently(behind, stop):
             if stop.is_set():
                 break
 
             async def project(partition: int = partition) -> bool:
                 return await self._project(group, model, partition)
 
-            worked = await persistently(project) or worked
+            worked = await persistently(project, stop) or worked
         return worked
 
     async def _is_idle(self, group: str) -> bool:

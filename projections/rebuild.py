@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 from psycopg import AsyncConnection, sql
 
-from chunkstore import collections, leases, rows, search_tables
+from chunkstore import catalog, leases, rows, search_tables
 from chunkstore.errors import Conflict, UnknownModel
 from chunkstore.model import CollectionId
 from chunkstore.search_tables import CollectionModel
@@ -40,8 +40,8 @@ async def rebuild(store: ChunkStore, collection: str, model: str | None = None) 
     Raises UnknownCollection, UnknownModel, and Conflict where another rebuild of the same is running.
     """
     async with store.database.transaction() as conn:
-        row = await collections.find(conn, collection)
-        models = await collections.models_of(conn, row.collection)
+        row = await catalog.find(conn, collection)
+        models = await catalog.models_of(conn, row.collection)
     chosen = next((m for m in models if model in (None, m.name)), None)
     if chosen is None:
         raise UnknownModel(f"model: the collection has no model {model!r}")

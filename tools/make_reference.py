@@ -13,10 +13,10 @@ ROOT = Path(__file__).parent.parent
 REFERENCE = ROOT / "docs" / "reference"
 
 API = {
-    "The store": ["chunkstore/store.py"],
+    "The store": ["chunkstore/store.py", "chunkstore/collection.py"],
     "Values": [
         "chunkstore/model.py",
-        "chunkstore/collections.py:CollectionRow",
+        "chunkstore/catalog.py:CollectionRow",
         "chunkstore/embeddings.py:DeadLetter",
     ],
     "Models": ["chunkstore/models/protocol.py", "chunkstore/models/specs.py:open_model,describe"],

@@ -11,8 +11,9 @@ from chunkstore.errors import UnknownCollection
 from chunkstore.ingest.pipeline import IngestReport, Progress, ingest
 
 if TYPE_CHECKING:
+    from chunkstore.collection import Collection
     from chunkstore.models import Model
-    from chunkstore.store import ChunkStore, Collection
+    from chunkstore.store import ChunkStore
 
 DEFAULT_MODEL = "minilm"
 _SHOWN = 10

@@ -37,10 +37,10 @@ def spec_for(name: str) -> str:
 
 async def names(store: "ChunkStore") -> list[str]:
     """The names of every model that the store embeds with. Raises UnknownModel where it has none yet."""
-    from chunkstore import collections
+    from chunkstore import catalog
 
     async with store.database.transaction() as conn:
-        known = [model.name for model in await collections.every_model(conn)]
+        known = [model.name for model in await catalog.every_model(conn)]
     if not known:
         raise UnknownModel("model: the store has no collection yet, so nothing to do: create one first")
     return known

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from chunkstore.collections import CollectionRow
+from chunkstore.catalog import CollectionRow
 from chunkstore.model import Hit
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import anyio
 
-from chunkstore import collections
+from chunkstore import catalog
 from chunkstore.cli import slow
 from chunkstore.cli.models import load, spec_for
 from chunkstore.cli.output import say
@@ -46,7 +46,7 @@ class Workers:
         async with anyio.create_task_group() as tasks:
             while not self._stop.is_set():
                 async with self._store.database.transaction() as conn:
-                    found = {row.name for row in await collections.every_model(conn)}
+                    found = {row.name for row in await catalog.every_model(conn)}
                 for name in sorted(found - running):
                     tasks.start_soon(self._consume, name)
                     tasks.start_soon(self._project, name)

@@ -13,13 +13,13 @@ from typing import Literal
 import msgspec
 from anyio import create_task_group, to_thread
 
+from chunkstore.collection import Collection
 from chunkstore.errors import Conflict, InvalidInput, UnknownFile, UnreadableFile
 from chunkstore.ingest.chunking import Chunker
 from chunkstore.ingest.document import Document
 from chunkstore.ingest.parsers import parse
 from chunkstore.ingest.sources import Found, Source, find_sources
 from chunkstore.model import Chunk, Version
-from chunkstore.store import Collection
 
 FILES_AT_ONCE = 4
 _CHUNKS_AT_ONCE = 512

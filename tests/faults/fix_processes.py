@@ -11,11 +11,12 @@ import anyio
 import psutil
 import pytest
 
-from chunkstore.store import ChunkStore, Collection
+from chunkstore.collection import Collection
+from chunkstore.store import ChunkStore
 from tests.faults.models import MODEL
 from tests.faults.processes import COLLECTION, Where, run
 
-EXIT_SECONDS = 20
+EXIT_SECONDS = 40
 
 # Forked from a process that has imported everything already, so that a restart takes no second.
 FORKED = multiprocessing.get_context("forkserver")

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from chunkstore import hints
+from chunkstore.collection import Collection
 from chunkstore.errors import NeverActive, UnknownDeadLetter
 from chunkstore.model import Chunk
-from chunkstore.store import ChunkStore, Collection
+from chunkstore.store import ChunkStore
 from consumers.embedding import MAX_ATTEMPTS, EmbeddingConsumer
 from projections.projector import Projector
 from tests.faults.asking import until, value, values

@@ -3,8 +3,9 @@
 import anyio
 import pytest
 
+from chunkstore.collection import Collection
 from chunkstore.model import Chunk
-from chunkstore.store import ChunkStore, Collection
+from chunkstore.store import ChunkStore
 from consumers.embedding import EmbeddingConsumer
 from projections import indexes
 from projections.projector import Projector

@@ -5,8 +5,9 @@ import itertools
 import anyio
 import pytest
 
+from chunkstore.collection import Collection
 from chunkstore.retries import persistently
-from chunkstore.store import ChunkStore, Collection
+from chunkstore.store import ChunkStore
 from consumers.embedding import EmbeddingConsumer
 from projections.collector import collect
 from projections.projector import Projector

@@ -3,10 +3,13 @@
 import signal
 
 import anyio
+import pytest
 
 from chunkstore import leases
+from chunkstore.collection import Collection
+from chunkstore.embedded import EmbeddedServer
 from chunkstore.model import Chunk
-from chunkstore.store import ChunkStore, Collection
+from chunkstore.store import ChunkStore
 from consumers.embedding import MAX_ATTEMPTS, EmbeddingConsumer
 from tests.faults.asking import until, value, values
 from tests.faults.fix_processes import Fleet, Process
@@ -48,6 +51,20 @@ async def test_sigterm_ends_a_consumer_that_waits_for_work(
     process = fleet.start("consume")
     await until(store, "SELECT count(*) > 0 FROM pg_stat_activity WHERE query LIKE 'LISTEN chunkstore%'")
     await process.stop()
+
+
+@pytest.mark.parametrize("role", ["consume", "project", "collect"])
+async def test_sigterm_ends_a_process_whose_server_is_gone(
+    besieged: Fleet, besieged_store: ChunkStore, besieged_files: Collection, role: str
+) -> None:
+    address = EmbeddedServer(besieged.where.data).dsn.conninfo()  # by address nobody starts it again
+    process = Process(role, besieged.where._replace(dsn=address), role)
+    await until(
+        besieged_store, "SELECT count(*) > 1 FROM pg_stat_activity WHERE backend_type = 'client backend'"
+    )
+    besieged.kill_server()
+    await process.terminate()
+    assert await process.ended() is not None, f"{role} hangs"
 
 
 async def test_a_consumer_that_was_frozen_past_its_lease_changes_nothing_when_it_wakes(

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 from chunkstore import Chunk, Place, migrate, versions
+from chunkstore.collection import Collection
 from chunkstore.dsn import Dsn
 from chunkstore.models.hashing import HashingModel
-from chunkstore.store import ChunkStore, Collection
+from chunkstore.store import ChunkStore
 from consumers.embedding import EmbeddingConsumer
 from projections.collector import collect
 from projections.projector import Projector

@@ -4,7 +4,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from chunkstore.store import ChunkStore, Collection
+from chunkstore.collection import Collection
+from chunkstore.store import ChunkStore
 
 MODEL = "hashing:8"
 

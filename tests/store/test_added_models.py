@@ -6,11 +6,12 @@ import anyio
 import pytest
 
 from chunkstore import append as appending
-from chunkstore import collections, rows
+from chunkstore import catalog, rows
+from chunkstore.collection import Collection
 from chunkstore.errors import ModelIncomplete, UnknownModel
 from chunkstore.model import Chunk
 from chunkstore.models import open_model
-from chunkstore.store import ChunkStore, Collection
+from chunkstore.store import ChunkStore
 from consumers.embedding import EmbeddingConsumer
 from projections.projector import Projector
 from tests.store.fix_store import MODEL
@@ -87,7 +88,7 @@ async def test_without_the_back_fill_a_running_group_never_hears_of_the_files(
     async def nothing(*_: object) -> None:
         return
 
-    monkeypatch.setattr(collections, "_backfill_file", nothing)
+    monkeypatch.setattr(catalog, "_backfill_file", nothing)
     await store.collection("other", model=ADDED)
     await append(collection, "a", "one")
     await drain(store, MODEL, ADDED)
@@ -103,7 +104,7 @@ async def test_a_back_fill_that_was_cut_off_is_finished_by_the_next_call(
     for i in range(5):
         await append(collection, f"file {i}", f"content {i}")
     await drain(store, MODEL, ADDED)
-    fill = collections._backfill_file
+    fill = catalog._backfill_file
     filled: list[int] = []
 
     async def dying(conn: object, file: int, *rest: object) -> None:
@@ -113,7 +114,7 @@ async def test_a_back_fill_that_was_cut_off_is_finished_by_the_next_call(
         await fill(conn, file, *rest)  # pyright: ignore[reportArgumentType]
 
     with monkeypatch.context() as patch:
-        patch.setattr(collections, "_backfill_file", dying)
+        patch.setattr(catalog, "_backfill_file", dying)
         with pytest.raises(ZeroDivisionError):
             await collection.add_model(ADDED)
     again = await store.collection("docs")

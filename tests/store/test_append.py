@@ -9,9 +9,10 @@ import pytest
 
 from chunkstore import append as appending
 from chunkstore import manifests
+from chunkstore.collection import Collection
 from chunkstore.errors import InvalidInput, UnknownFile
 from chunkstore.model import Chunk, Place, StoredChunk
-from chunkstore.store import ChunkStore, Collection
+from chunkstore.store import ChunkStore
 from projections.collector import collect
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from chunkstore import settings
+from chunkstore.collection import Collection
 from chunkstore.errors import (
     IdempotencyKeyReused,
     InvalidInput,
@@ -19,7 +20,7 @@ from chunkstore.errors import (
     UnknownModel,
 )
 from chunkstore.model import Chunk, Metadata, Place
-from chunkstore.store import ChunkStore, Collection
+from chunkstore.store import ChunkStore
 from tests.fix_server import drop_schema
 from tests.store.fix_store import MODEL
 

@@ -9,10 +9,11 @@ import pytest
 from numpy.typing import NDArray
 
 from chunkstore import leases
+from chunkstore.collection import Collection
 from chunkstore.errors import InvalidInput, LeaseLost, ModelMismatch, UnknownModel
 from chunkstore.model import Chunk
 from chunkstore.models.hashing import HashingModel
-from chunkstore.store import ChunkStore, Collection
+from chunkstore.store import ChunkStore
 from consumers.embedding import EmbeddingConsumer
 from tests.faults.asking import until, value, values
 from tests.faults.models import MODEL, Counting, Held

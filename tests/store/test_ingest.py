@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from chunkstore.collection import Collection
 from chunkstore.errors import InvalidInput
 from chunkstore.ingest import pipeline
 from chunkstore.ingest.chunking import Chunker
@@ -15,7 +16,6 @@ from chunkstore.ingest.document import Document
 from chunkstore.ingest.parsers import parse
 from chunkstore.ingest.pipeline import IngestReport, Progress, ingest
 from chunkstore.model import Chunk
-from chunkstore.store import Collection
 from tests.store.fix_store import collection, store
 
 __all__ = ["collection", "store"]

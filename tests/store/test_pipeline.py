@@ -6,10 +6,11 @@ from typing import Any
 import anyio
 import pytest
 
+from chunkstore.collection import Collection
 from chunkstore.errors import ModelIncomplete, NeverActive, UnknownModel, WaitTimeout
 from chunkstore.model import Chunk, Place, Version
 from chunkstore.models.hashing import HashingModel
-from chunkstore.store import ChunkStore, Collection
+from chunkstore.store import ChunkStore
 from consumers.embedding import EmbeddingConsumer
 from projections import indexes
 from projections.collector import collect

@@ -7,6 +7,7 @@ import psycopg
 import pytest
 
 from chunkstore import append as appending
+from chunkstore.collection import Collection
 from chunkstore.errors import (
     IdempotencyKeyReused,
     NeverActive,
@@ -17,7 +18,7 @@ from chunkstore.errors import (
 )
 from chunkstore.model import Chunk, Place, Version
 from chunkstore.models import open_model
-from chunkstore.store import ChunkStore, Collection
+from chunkstore.store import ChunkStore
 from consumers.embedding import EmbeddingConsumer
 from projections.collector import collect
 from projections.projector import Projector

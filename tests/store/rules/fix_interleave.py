@@ -20,11 +20,12 @@ import pytest
 from psycopg import AsyncConnection
 
 from chunkstore import embeddings, leases, rows
+from chunkstore.collection import Collection
 from chunkstore.embeddings import Owed
 from chunkstore.leases import Checkpoint, Lease
 from chunkstore.model import Chunk, ChunkId, FileId, ModelId
 from chunkstore.statements import Statements
-from chunkstore.store import ChunkStore, Collection
+from chunkstore.store import ChunkStore
 from tests.store.rules import damage
 
 T = TypeVar("T")
@@ -317,13 +318,11 @@ class World:
 
     async def damage(self) -> list[str]:
         """The invariants that the committed data breaks, each named; empty where all hold."""
-        return [
-            name
-            for name, statement in damage.STATEMENTS.items()
-            if await self.value(
-                f"SELECT EXISTS ({statement.format(search=self.search_table, active=self.active_table)})"
-            )
+        checks = [
+            f"SELECT $${name}$$ WHERE EXISTS ({statement})" for name, statement in damage.STATEMENTS.items()
         ]
+        tables = {"search": self.search_table, "active": self.active_table}
+        return await self.values(" UNION ALL ".join(checks).format(**tables))
 
 
 def vectors_for(chunks: Iterable[ChunkId]) -> np.ndarray:

@@ -5,8 +5,7 @@ import asyncio
 import pytest
 from psycopg import sql
 
-from chunkstore import append as appending
-from chunkstore import leases, rows, versions
+from chunkstore import leases, reuse, rows, versions
 from chunkstore.chunks import prepare
 from chunkstore.errors import DatabaseError, UnknownVersion
 from chunkstore.leases import LEASES
@@ -58,7 +57,7 @@ async def _append_streamed(world: World, writer: Session, file: int, content: st
     assert not list(
         segmenter.feed(prepare(chunk, headings=True, position=i) for i, chunk in enumerate(chunks))
     )
-    stored = await appending._store(writer.conn, state, list(segmenter.finish()), streamed=True)
+    stored = await reuse.store_segments(writer.conn, state, list(segmenter.finish()), streamed=True)
     assert stored.reused == 1, "the chunk of the version that was decided on is found"
     await versions.extend(writer.conn, FileId(file), version, stored)
 

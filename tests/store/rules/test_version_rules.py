@@ -6,7 +6,7 @@ import anyio
 import pytest
 
 from chunkstore import append as appending
-from chunkstore import collections, embeddings, leases, versions
+from chunkstore import catalog, embeddings, leases, versions
 from chunkstore.errors import DatabaseError, IdempotencyKeyReused, StaleVersion, UnknownFile, VersionFenced
 from chunkstore.model import Chunk, Version
 from chunkstore.models import open_model
@@ -532,9 +532,9 @@ async def a_model_is_added_under_a_writer(world: World, write: str) -> list[int]
         await world.append("doc", *contents)
         await world.drain()
     adder = await world.begun()
-    known = await collections._known_model(adder.conn, open_model("hashing:16"))
-    await adder.conn.execute(collections.COLLECTIONS.lock_all_partitions)
-    await collections._add_tables(adder.conn, world.collection.row.collection, known, backfilled=0)
+    known = await catalog._known_model(adder.conn, open_model("hashing:16"))
+    await adder.conn.execute(catalog.COLLECTIONS.lock_all_partitions)
+    await catalog._add_tables(adder.conn, world.collection.row.collection, known, backfilled=0)
     before = await world.value("SELECT count(*) FROM events")
     step = world.collection.rollback("doc", 1) if write == "rollback" else world.append("doc", "two", "one")
     waiting = await world.waits(step, on=adder)  # pyright: ignore[reportArgumentType]

@@ -1,0 +1,72 @@
+"""Stores the segments and chunks that a file lacks, and finds those that it holds already.
+
+Keeps invariant 3 (every chunk of a manifest exists), under the file's lock that the caller holds.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from psycopg import AsyncConnection
+
+from chunkstore import chunks as payload
+from chunkstore import manifests
+from chunkstore.chunks import Prepared
+from chunkstore.manifests import Draft
+from chunkstore.model import ChunkId, SegmentId
+from chunkstore.versions import FileState, Stored
+
+
+async def store_segments(
+    conn: AsyncConnection[Any], state: FileState, drafts: Sequence[Draft], *, streamed: bool
+) -> Stored:
+    """Stores the segments and chunks that the file lacks, and names those that it holds."""
+    is_new_file = state.last_version == 0
+    known = {} if is_new_file else await manifests.known_segments(conn, state.file, drafts)
+    fresh = {draft.digest: draft for draft in drafts if draft.digest not in known}
+    wanted = {chunk.hash: chunk for draft in fresh.values() for chunk in draft.chunks}
+    if is_new_file or not wanted:
+        held: dict[bytes, ChunkId] = {}
+    elif streamed:
+        held = await payload.find_by_hash(conn, state.file, wanted.values())
+    else:
+        held = await _match(conn, state, wanted, known)
+    missing = [chunk for digest, chunk in wanted.items() if digest not in held]
+    added = await payload.insert(conn, state.file, missing)
+    ids = held | {chunk.hash: chunk_id for chunk, chunk_id in zip(missing, added, strict=True)}
+    if fresh:
+        new_segments = await manifests.insert_segments(conn, state.file, list(fresh.values()), ids)
+    else:
+        new_segments = {}
+    numbers = known | new_segments
+    return Stored(
+        segments=[numbers[draft.digest] for draft in drafts],
+        bases=[draft.bases for draft in drafts],
+        shared=sorted({numbers[draft.digest] for draft in drafts if draft.digest in known}),
+        added=added,
+        carried=[held[digest] for digest in wanted if digest in held],
+        chunks=sum(len(draft.chunks) for draft in drafts),
+    )
+
+
+async def _match(
+    conn: AsyncConnection[Any],
+    state: FileState,
+    wanted: dict[bytes, Prepared],
+    known: dict[bytes, SegmentId],
+) -> dict[bytes, ChunkId]:
+    """Finds the file's chunks in the segments of its latest version and target, matched in the client.
+
+    The segments that the append rewrites come first; a few chunks that are still unknown then, which may
+    have moved in from a segment that stays, are looked up by index, many in the segments that stay.
+    """
+    listed = {*state.latest_segments, *state.target_segments}
+    staying = listed & set(known.values())
+    found = await manifests.hashes_of(conn, listed - staying)
+    held = {digest: found[digest] for digest in wanted if digest in found}
+    unknown = [chunk for digest, chunk in wanted.items() if digest not in held]
+    if not unknown or not staying:
+        return held
+    if len(unknown) <= 64 * len(staying):
+        return held | await payload.find_by_hash(conn, state.file, unknown)
+    found = await manifests.hashes_of(conn, staying)
+    return held | {chunk.hash: found[chunk.hash] for chunk in unknown if chunk.hash in found}
