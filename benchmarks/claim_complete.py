@@ -12,10 +12,10 @@ from benchmarks import material
 from benchmarks.harness import Result, Setup, Stopwatch, Target, against
 from benchmarks.peers import Queue
 from chunkstore import ChunkStore, embeddings, leases, log, rows
+from chunkstore.collection import Collection
 from chunkstore.embeddings import Owed
 from chunkstore.leases import Lease
 from chunkstore.model import ModelId
-from chunkstore.store import Collection
 from consumers.loop import Loop
 
 BATCH = 256

@@ -1,43 +1,61 @@
 """The first ingest of 10,000 chunks, from append to searchable, with a null model and no index yet."""
 
+import anyio.to_thread
+
 from benchmarks import material
 from benchmarks.harness import Result, Setup, Stopwatch, Target, against
+from benchmarks.langchain_index import VARIABLE, Api
 from benchmarks.peers import IndexingApi
-from benchmarks.pipeline import running
+from benchmarks.pipeline import running, without_index
 
 
 async def main(setup: Setup) -> list[Result]:
-    """Against a record manager and a vector table, as indexing APIs have them."""
+    """Against a record table and a vector table by hand, and against an indexing API that keeps them."""
     count = 2_000 if setup.quick else 10_000
     model = material.NullModel()
+    number = 0
     async with setup.store() as store:
         with setup.peer() as conn:
-            api = IndexingApi(conn, model.dimensions)
+            tables = IndexingApi(conn, model.dimensions)
 
-            async def ours(turn: int) -> float:
-                # A collection of its own, so that no index stands that the turn before was built for.
-                collection = await store.collection(f"bench-{turn}", model=model)
-                chunks = material.chunks(count, seed=turn)
-                async with running(store, model):
+            async def ours(_: int) -> float:
+                nonlocal number
+                number += 1
+                collection = await store.collection(f"bench-{number}", model=model)
+                chunks = material.chunks(count, seed=number)
+                async with without_index(store, collection), running(store, model):
                     with Stopwatch() as watch:
                         await collection.wait_until_active(await collection.append("file", chunks))
                 return watch.seconds
 
-            async def peer(turn: int) -> float:
+            async def by_hand(turn: int) -> float:
                 chunks = material.chunks(count, seed=turn)
                 conn.execute("TRUNCATE record, embedding")
                 with Stopwatch() as watch:
-                    assert api.index("file", chunks, model.embed) == count
+                    assert tables.index("file", chunks, model.embed) == count
                 return watch.seconds
 
-            return [
+            work = f"first ingest of {count:,} chunks, append to active, null model, no index"
+            results = [
                 await against(
-                    f"first ingest of {count:,} chunks, append to active, null model, no index",
+                    work,
                     ours,
-                    peer,
-                    name="an indexing API: record manager and vector table",
+                    by_hand,
+                    name="record table and vector table by hand",
                     rounds=setup.rounds(5),
-                    target=Target("≥", 15),
                     per=count,
                 )
             ]
+        if not Api.is_there():
+            return [*results, Result(work=work, note=f"an indexing API: not run, {VARIABLE} is not set")]
+        with Api(setup.dsn, count) as api:
+
+            async def peer(_: int) -> float:
+                return await anyio.to_thread.run_sync(api.seconds, "first")
+
+            target = Target("≥", 15)
+            name = "LangChain's index() with its record manager and PGVector"
+            line = await against(
+                work, ours, peer, name=name, rounds=setup.rounds(3), target=target, per=count
+            )
+            return [*results, line]

@@ -39,7 +39,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     """One line of the table. `ours` and `peer` are medians in seconds; no ratio where there is no peer."""
 
     work: str
-    ours: float
+    ours: float = 0.0
     against: str = ""
     peer: float | None = None
     ratio: float | None = None
@@ -114,7 +114,7 @@ async def against(
     *,
     name: str,
     rounds: int,
-    target: Target | None,
+    target: Target | None = None,
     per: int | None = None,
 ) -> Result:
     """Runs both by turns, one warm-up round first, and takes the median of the rounds' ratios.
@@ -156,7 +156,7 @@ def show(results: list[Result]) -> None:
         met = None if row.target is None or row.ratio is None else row.target.met_by(row.ratio)
         table.add_row(
             row.work,
-            duration(row.ours),
+            duration(row.ours) if row.ours else "",
             row.against,
             "" if row.peer is None else duration(row.peer),
             "" if row.ratio is None else f"{row.ratio:.2f} ×",

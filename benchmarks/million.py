@@ -13,12 +13,12 @@ import psycopg
 
 from benchmarks import material
 from benchmarks.harness import Result, Setup, Stopwatch
+from benchmarks.pipeline import without_index
 from chunkstore import Chunk, ChunkStore
+from chunkstore.collection import Collection
 from chunkstore.model import Version
 from chunkstore.models import Model, open_model
-from chunkstore.store import Collection
 from consumers.embedding import EmbeddingConsumer
-from projections.indexes import INDEXES
 from projections.projector import Projector
 
 _SIZE = 60
@@ -34,9 +34,7 @@ async def main(setup: Setup) -> list[Result]:
         collection = await store.collection("bench", model=model)
         run = _Run(setup, store, collection, model)
         run.step(f"a file of {count:,} chunks: the store open", 0.0)
-        async with store.database.connection() as builder:
-            index = f"{collection._models[0].search_table}_hnsw"  # noqa: SLF001
-            await builder.execute(INDEXES.try_lock, {"index": index})
+        async with without_index(store, collection):
             await run.ingest("", _chunks(count, changed=None))
             await run.ingest("one chunk changed: ", _chunks(count, changed=count // 2))
         with Stopwatch() as watch:

@@ -7,7 +7,9 @@ import anyio
 
 from chunkstore import ChunkStore
 from chunkstore.models import Model
+from chunkstore.store import Collection
 from consumers.embedding import EmbeddingConsumer
+from projections.indexes import INDEXES
 from projections.projector import Projector
 
 
@@ -20,6 +22,15 @@ async def running(store: ChunkStore, model: Model) -> AsyncIterator[None]:
         tasks.start_soon(lambda: Projector(store, model.name).run(stop=stop))
         yield
         stop.set()
+
+
+@asynccontextmanager
+async def without_index(store: ChunkStore, collection: Collection) -> AsyncIterator[None]:
+    """Holds the lock of the collection's index builder, so that none is built, as during a bulk load."""
+    async with store.database.connection() as builder:
+        index = f"{collection._models[0].search_table}_hnsw"  # noqa: SLF001
+        await builder.execute(INDEXES.try_lock, {"index": index})
+        yield
 
 
 async def drain(store: ChunkStore, model: Model) -> None:

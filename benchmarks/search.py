@@ -16,8 +16,8 @@ from benchmarks.harness import Result, Setup, Stopwatch, Target, Timed, against
 from benchmarks.peers import ActiveRows
 from benchmarks.pipeline import drain
 from chunkstore import ChunkStore
+from chunkstore.collection import Collection
 from chunkstore.search import nearest_statement, settings
-from chunkstore.store import Collection
 from consumers.embedding import EmbeddingConsumer
 
 DIMENSIONS = 384
