@@ -203,6 +203,19 @@ async def test_an_unchanged_append_retries_an_open_dead_letter_and_no_discarded_
     assert model.texts.count(BAD) == paid + 1
 
 
+async def test_a_chunk_that_is_discarded_after_it_was_logged_again_is_not_paid_for(
+    store: ChunkStore, files: Collection
+) -> None:
+    model = Tripping(raises)
+    await files.append("doc", chunks(3, bad=1))
+    await drain(store, model)
+    paid = len(model.texts)
+    assert (await files.append("doc", chunks(3, bad=1))).unchanged
+    await files.discard((await files.dead_letters())[0].chunk_id)
+    await drain(store, model)
+    assert len(model.texts) == paid
+
+
 async def test_a_chunk_without_a_dead_letter_cannot_be_retried_or_discarded(
     store: ChunkStore, files: Collection
 ) -> None:

@@ -4,6 +4,7 @@ import signal
 
 import anyio
 import pytest
+from psycopg.conninfo import make_conninfo
 
 from chunkstore import leases
 from chunkstore.collection import Collection
@@ -57,10 +58,11 @@ async def test_sigterm_ends_a_consumer_that_waits_for_work(
 async def test_sigterm_ends_a_process_whose_server_is_gone(
     besieged: Fleet, besieged_store: ChunkStore, besieged_files: Collection, role: str
 ) -> None:
-    address = EmbeddedServer(besieged.where.data).dsn.conninfo()  # by address nobody starts it again
+    # By its address nobody starts the server again.
+    address = make_conninfo(EmbeddedServer(besieged.where.data).dsn.conninfo(), application_name=role)
     process = Process(role, besieged.where._replace(dsn=address), role)
     await until(
-        besieged_store, "SELECT count(*) > 1 FROM pg_stat_activity WHERE backend_type = 'client backend'"
+        besieged_store, f"SELECT count(*) > 0 FROM pg_stat_activity WHERE application_name = '{role}'"
     )
     besieged.kill_server()
     await process.terminate()
