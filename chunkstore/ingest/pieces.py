@@ -44,7 +44,7 @@ _LINE_END = re.compile(r"\n(?:[ \t\r]*+\n)*+")
 _LEADING_BLANK_LINES = re.compile(r"(?:[ \t\r\f\v]*+\n)*+")
 _LONG_GAP = re.compile(r"\s{1000,}+")
 _LINE_LIMIT = 8_000
-"""Characters after which a line without any better place to cut is cut."""
+"""Characters after which a line is cut wherever that is: to split one takes many times its memory."""
 
 
 def prose_cuts(text: str, start: int, end: int) -> Iterator[Cut]:

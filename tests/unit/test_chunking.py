@@ -1,6 +1,7 @@
 """Chunks of a text: where they are cut, what they say of themselves, how they survive edits."""
 
 import random
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -166,7 +167,7 @@ def test_an_abbreviation_before_a_small_letter_ends_no_sentence() -> None:
 
 
 def test_list_items_are_kept_whole() -> None:
-    items = [f"- {' '.join(['entry'] * 8)} number {i}" for i in range(40)]
+    items = [f"- Entry number {i} is short. It has two sentences." for i in range(60)]
     for content in contents("\n".join(items), "markdown", size=60):
         assert content.startswith("- ")
         assert content.splitlines()[-1] in items
@@ -177,6 +178,16 @@ def test_a_line_without_any_space_is_cut_to_size() -> None:
     chunks = contents(text)
     assert "".join(chunks) == text
     assert max(map(estimated_tokens, chunks)) <= 240
+
+
+def test_a_long_line_is_cut_in_little_memory() -> None:
+    text = "x" * 100_000
+    tracemalloc.start()
+    try:
+        assert sum(len(chunk.content) for chunk in Chunker()(Document(text))) == len(text)
+        assert tracemalloc.get_traced_memory()[1] < 1_500_000
+    finally:
+        tracemalloc.stop()
 
 
 def test_a_gap_of_a_thousand_blanks_is_never_inside_a_chunk() -> None:

@@ -1,5 +1,6 @@
 """Models: opening one by its spec, the hashing model, MiniLM from its wheel, the checks of vectors."""
 
+import json
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -200,6 +201,16 @@ def test_a_folder_is_opened_by_its_path_and_named_after_it(minilm: Model, tmp_pa
     assert model.dimensions == 384
     np.testing.assert_allclose(model.embed(["same"]), minilm.embed(["same"]), atol=1e-6)
     assert model.name == "my-model"
+
+
+def test_a_model_that_does_not_normalise_its_vectors_is_made_to(tmp_path: Path) -> None:
+    for part in st.minilm_path().iterdir():
+        if part.name != "modules.json":
+            (tmp_path / part.name).symlink_to(part)
+    modules = json.loads((st.minilm_path() / "modules.json").read_text())
+    (tmp_path / "modules.json").write_text(json.dumps(modules[:2]))
+    vectors = open_model(f"sentence-transformers:{tmp_path}", device="cpu").embed(["one", "two words"])
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, rtol=1e-5)
 
 
 @pytest.mark.parametrize("where", ["nowhere", "empty"])
