@@ -27,9 +27,10 @@ async def running(store: ChunkStore, model: Model) -> AsyncIterator[None]:
 @asynccontextmanager
 async def without_index(store: ChunkStore, collection: Collection) -> AsyncIterator[None]:
     """Holds the lock of the collection's index builder, so that none is built, as during a bulk load."""
-    async with store.database.connection() as builder:
+    async with store.database.transaction() as guard:
         index = f"{collection._models[0].search_table}_hnsw"  # noqa: SLF001
-        await builder.execute(INDEXES.try_lock, {"index": index})
+        await guard.execute(INDEXES.try_lock, {"index": index})
+        await guard.execute(b"SELECT")  # ends the query's portal and with it its snapshot
         yield
 
 
