@@ -28,6 +28,13 @@ class Integers:
         self.values = values
 
 
+class Vector:
+    """One vector of `(d,) float32`, sent as `vector`."""
+
+    def __init__(self, values: np.ndarray) -> None:
+        self.values = values
+
+
 class Vectors:
     """Vectors of `(n, d) float32`, sent as `vector[]`; the statement casts them so."""
 
@@ -38,11 +45,15 @@ class Vectors:
 def adapters(vector_type: int) -> AdaptersMap:
     """What a connection adapts by where `vector` has that type number."""
 
-    class Bound(_VectorsDumper):
+    class OfVector(_VectorDumper):
+        oid = vector_type
+
+    class OfVectors(_VectorsDumper):
         element = vector_type
 
     adapted = AdaptersMap(psycopg.adapters)
-    adapted.register_dumper(Vectors, Bound)
+    adapted.register_dumper(Vector, OfVector)
+    adapted.register_dumper(Vectors, OfVectors)
     return adapted
 
 
@@ -68,6 +79,13 @@ class _IntegersDumper(Dumper):
         elements["length"] = 4
         elements["value"] = obj.values
         return _array(23, elements)
+
+
+class _VectorDumper(Dumper):
+    format = Format.BINARY
+
+    def dump(self, obj: Vector) -> bytes:
+        return struct.pack(">hh", len(obj.values), 0) + np.asarray(obj.values, ">f4").tobytes()
 
 
 class _VectorsDumper(Dumper):

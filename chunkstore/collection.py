@@ -19,7 +19,7 @@ from chunkstore.catalog import CollectionRow
 from chunkstore.embeddings import DeadLetter
 from chunkstore.errors import InvalidInput, UnknownModel, WaitTimeout
 from chunkstore.manifests import place_of, read_segment
-from chunkstore.model import ChunkId, Hits, Metadata, StoredChunk, Version
+from chunkstore.model import ChunkId, Hits, Metadata, ModelId, StoredChunk, Version
 from chunkstore.models import Model, describe, open_model, spec_of
 from chunkstore.search_tables import CollectionModel
 
@@ -114,11 +114,7 @@ class Collection:
 
     async def history(self, key: str) -> list[Version]:
         """The file's versions, oldest first; collected ones without content. Raises UnknownFile."""
-        params = {
-            "collection": self.row.collection,
-            "key": inputs.checked_key(key),
-            "model": self._serving.model,
-        }
+        params = {"collection": self.row.collection, "key": inputs.checked_key(key)}
         async with self.store.database.transaction() as conn:
             found = await rows.fetch_all(
                 conn, versions.VERSIONS.history, params, row=partial(Version, collection=self.name, key=key)
@@ -173,15 +169,11 @@ class Collection:
         """
         inputs.checked_k(k)
         searched = await self._by_name(model)
-        if isinstance(query, str):
-            vector = await self._embedded(inputs.checked_key(query, "query", 65536), searched)
-        else:
-            vector = query
-        checked = searching.checked_vector(vector, searched)
-        database = self.store.database
-        settings = searching.settings(k, iterative=database.has_iterative_scans)
-        async with database.transaction(settings) as conn:
-            return await searching.search(conn, searched, checked, k)
+        hits, serving = await self._search(query, k, searched)
+        if model is None and serving != searched.model:
+            await self._read_models()  # another model was made to serve elsewhere
+            hits, _ = await self._search(query, k, self._serving)
+        return hits
 
     async def wait_until_active(self, version: Version, timeout: float = 60.0) -> None:
         """Returns when searches see this version or a later one; `timeout` in seconds.
@@ -200,7 +192,7 @@ class Collection:
                     raise catalog.unknown_file(version.key)
                 while True:
                     async with self.store.database.transaction() as conn:
-                        if await searching.is_active(conn, file, version.number, self._serving.model):
+                        if await searching.is_active(conn, file, version.number):
                             return
                     await anyio.sleep(pause)
                     pause = min(pause * 1.5, _LONGEST_LOOK)
@@ -267,6 +259,17 @@ class Collection:
     async def _read_models(self) -> None:
         async with self.store.database.transaction() as conn:
             self._models = await catalog.models_of(conn, self.row.collection)
+
+    async def _search(self, query: VectorOrText, k: int, searched: CollectionModel) -> tuple[Hits, ModelId]:
+        if isinstance(query, str):
+            vector = await self._embedded(inputs.checked_key(query, "query", 65536), searched)
+        else:
+            vector = query
+        checked = searching.checked_vector(vector, searched)
+        database = self.store.database
+        settings = searching.settings(k, iterative=database.has_iterative_scans)
+        async with database.transaction(settings) as conn:
+            return await searching.search(conn, self.row.collection, searched, checked, k)
 
     async def _embedded(self, text: str, searched: CollectionModel) -> np.ndarray:
         model = await self._opened(searched)

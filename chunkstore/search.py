@@ -10,8 +10,9 @@ import numpy as np
 from psycopg import AsyncConnection, sql
 
 from chunkstore import rows
+from chunkstore.arrays import Vector
 from chunkstore.errors import InvalidInput, NeverActive, UnknownFile
-from chunkstore.model import ChunkId, FileId, Hit, Hits, ModelId, Place
+from chunkstore.model import ChunkId, CollectionId, FileId, Hit, Hits, ModelId, Place
 from chunkstore.search_tables import CollectionModel
 from chunkstore.statements import load
 
@@ -20,7 +21,13 @@ SEARCH = load("search")
 _OPERATORS = {"cosine": sql.SQL("<=>"), "l2": sql.SQL("<->"), "ip": sql.SQL("<#>")}
 
 
+class _Beside(msgspec.Struct, frozen=True):
+    exact: bool
+    serving: ModelId
+
+
 class _Row(msgspec.Struct, frozen=True):
+    serving: ModelId
     key: str
     version: int
     chunk_id: ChunkId
@@ -62,15 +69,24 @@ def settings(k: int, *, iterative: bool) -> bytes:
     return ef_search + b"SET LOCAL hnsw.iterative_scan = relaxed_order;" if iterative else ef_search
 
 
-async def search(conn: AsyncConnection[Any], model: CollectionModel, query: np.ndarray, k: int) -> Hits:
-    """The k nearest active chunks, best first; `exact` where no index stands.
+async def search(
+    conn: AsyncConnection[Any], collection: CollectionId, model: CollectionModel, query: np.ndarray, k: int
+) -> tuple[Hits, ModelId]:
+    """The k nearest active chunks, best first (`exact` where no index stands), and the serving model.
 
     The caller's transaction has begun with `settings`.
     """
-    params = {"query": _literal(query), "k": k, "model": model.model, "table": f'"{model.search_table}"'}
+    params = {
+        "query": Vector(query),
+        "k": k,
+        "model": model.model,
+        "table": f'"{model.search_table}"',
+        "collection": collection,
+    }
     found = await rows.fetch_all(conn, nearest_statement(model), params, row=_Row)
-    exact = found[0].exact if found else not await rows.fetch_value(conn, SEARCH.has_index, params)
-    return Hits([_hit(row, model.distance) for row in found], exact=exact)
+    beside = found[0] if found else await rows.fetch_one(conn, SEARCH.nothing_found, params, row=_Beside)
+    assert beside is not None, "a collection is never deleted"
+    return Hits([_hit(row, model.distance) for row in found], exact=beside.exact), beside.serving
 
 
 def nearest_statement(model: CollectionModel) -> sql.Composed:
@@ -82,10 +98,6 @@ def nearest_statement(model: CollectionModel) -> sql.Composed:
         operator=_OPERATORS[model.distance],
         type=sql.SQL("halfvec({})").format(sql.Literal(model.dimensions)),
     )
-
-
-def _literal(query: np.ndarray) -> str:
-    return "[" + ",".join(map(str, query.tolist())) + "]"
 
 
 def _hit(row: _Row, distance: str) -> Hit:
@@ -110,13 +122,13 @@ class _Standing(msgspec.Struct, frozen=True):
     dead_letter: bool
 
 
-async def is_active(conn: AsyncConnection[Any], file: FileId, version: int, model: ModelId) -> bool:
+async def is_active(conn: AsyncConnection[Any], file: FileId, version: int) -> bool:
     """Whether this version or a later one is active; after a rollback to it, whether this one is.
 
     Raises NeverActive where it cannot become so any more: collected, abandoned, erased, rolled back, or
     waiting on a dead letter.
     """
-    params = {"file": file, "version": version, "model": model}
+    params = {"file": file, "version": version}
     standing = await rows.fetch_one(conn, SEARCH.standing, params, row=_Standing)
     if standing is None:
         raise UnknownFile(f"file {file} is not in this store")

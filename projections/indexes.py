@@ -4,6 +4,8 @@ An insert into an index costs about a millisecond, a bulk build a tenth of that;
 more than building it anew. So there is none below 5,000 rows, where an exact search is as fast.
 """
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import msgspec
@@ -91,8 +93,8 @@ async def _is_due(database: Database, table: _Table) -> bool:
 
 
 async def _build(database: Database, table: _Table) -> bool:
-    async with database.connection() as conn:
-        if not await _locked(conn, table):
+    async with _guarded(database, table) as conn:
+        if conn is None:
             return False
         current = {row.search_table: row for row in await _tables(database, table.model)}
         if current[table.search_table].valid:
@@ -128,8 +130,8 @@ async def _create(conn: AsyncConnection[Any], search_table: str, distance: str) 
 
 
 async def _drop_leftovers(database: Database, table: _Table) -> None:
-    async with database.connection() as conn:
-        if not await _locked(conn, table):
+    async with _guarded(database, table) as conn:
+        if conn is None:
             return
         current = {row.search_table: row for row in await _tables(database, table.model)}
         for index in current[table.search_table].leftovers:
@@ -137,8 +139,8 @@ async def _drop_leftovers(database: Database, table: _Table) -> None:
 
 
 async def _rebuild(database: Database, table: _Table) -> bool:
-    async with database.connection() as conn:
-        if not await _locked(conn, table):
+    async with _guarded(database, table) as conn:
+        if conn is None:
             return False
         await conn.execute("SET maintenance_work_mem = '512MB'")
         await conn.execute(INDEXES.with_tables("rebuild_index", index=table.index))
@@ -146,5 +148,19 @@ async def _rebuild(database: Database, table: _Table) -> bool:
     return True
 
 
-async def _locked(conn: AsyncConnection[Any], table: _Table) -> bool:
-    return await rows.fetch_value(conn, INDEXES.try_lock, {"index": table.index})
+@asynccontextmanager
+async def _guarded(database: Database, table: _Table) -> AsyncIterator[AsyncConnection[Any] | None]:
+    """A connection to build the table's index on, or None where somebody else is building.
+
+    The lock is an idle transaction's: it ends with its connection, behind a pooler too, and a READ
+    COMMITTED transaction that is idle holds no snapshot for a concurrent build to wait for.
+    """
+    async with database.transaction() as guard:
+        if await rows.fetch_value(guard, INDEXES.try_lock, {"index": table.index}):
+            # A query with parameters keeps its portal and with it a snapshot, which the build would wait for
+            # without end; a plain one ends the portal.
+            await guard.execute(b"SELECT")
+            async with database.connection() as conn:
+                yield conn
+        else:
+            yield None

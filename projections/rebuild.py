@@ -45,10 +45,10 @@ async def rebuild(store: ChunkStore, collection: str, model: str | None = None) 
     chosen = next((m for m in models if model in (None, m.name)), None)
     if chosen is None:
         raise UnknownModel(f"model: the collection has no model {model!r}")
-    async with store.database.connection() as session:
-        if not await rows.fetch_value(session, REBUILD.try_begin, {"table": chosen.search_table}):
+    async with store.database.transaction() as guard:
+        if not await rows.fetch_value(guard, REBUILD.try_begin, {"table": chosen.search_table}):
             raise Conflict(f"a rebuild of {collection!r} for {chosen.name!r} is running already")
-        await rows.fetch_value(session, REBUILD.lock_index, {"index": f"{chosen.search_table}_hnsw"})
+        await rows.fetch_value(guard, REBUILD.lock_index, {"index": f"{chosen.search_table}_hnsw"})
         return await _Rebuild(store, row.collection, collection, chosen).run()
 
 

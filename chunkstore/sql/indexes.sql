@@ -25,7 +25,7 @@ FROM (SELECT FROM {search} LIMIT %(limit)s) AS counted;
 
 -- name: try_lock
 -- One builder an index at a time, in the whole database.
-SELECT pg_try_advisory_lock(hashtextextended(current_schema() || '.' || %(index)s, 0));
+SELECT pg_try_advisory_xact_lock(hashtextextended(current_schema() || '.' || %(index)s, 0));
 
 -- name: waiting_chunks
 -- How many chunks of a group wait to be embedded, counted no further than the limit.

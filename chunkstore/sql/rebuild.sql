@@ -1,10 +1,10 @@
 -- name: lock_index
--- Keeps index builders away from the live table until the swap; held by the session.
-SELECT pg_advisory_lock(hashtextextended(current_schema() || '.' || %(index)s, 0));
+-- Keeps index builders away from the live table until the swap; held by an idle transaction.
+SELECT pg_advisory_xact_lock(hashtextextended(current_schema() || '.' || %(index)s, 0));
 
 -- name: try_begin
--- One rebuild of a (collection, model) at a time; held by the session.
-SELECT pg_try_advisory_lock(hashtextextended(current_schema() || '.' || %(table)s || '.rebuild', 0));
+-- One rebuild of a (collection, model) at a time; held by an idle transaction.
+SELECT pg_try_advisory_xact_lock(hashtextextended(current_schema() || '.' || %(table)s || '.rebuild', 0));
 
 -- name: set_rebuilding
 -- Lets erase and sweep list the rebuild's tables too (rule 20).

@@ -10,29 +10,33 @@ WITH nearest AS MATERIALIZED (
     LIMIT %(k)s
 )
 SELECT c.key, c.version, c.chunk_id, n.distance, c.content, c.metadata, c.ordinal,
-       c.start, c."end", c.page, c.line, NOT has_index(%(table)s) AS exact
+       c.start, c."end", c.page, c.line, NOT has_index(%(table)s) AS exact,
+       (SELECT k.serving FROM collections k WHERE k.collection = %(collection)s) AS serving
 FROM (SELECT array_agg(chunk_id) AS chunks, array_agg(file) AS files FROM nearest) AS found
 CROSS JOIN LATERAL cite(%(model)s, found.chunks, found.files) AS c
 JOIN nearest n ON n.chunk_id = c.chunk_id
 ORDER BY n.distance, n.chunk_id;
 
--- name: has_index
--- Whether the search table has a valid index over its vectors.
-SELECT has_index(%(table)s);
+-- name: nothing_found
+-- What `nearest` says beside its hits, where it has none.
+SELECT NOT has_index(%(table)s) AS exact, serving
+FROM collections
+WHERE collection = %(collection)s;
 
 -- name: standing
--- Where a version stands on its way to being active; the dead letters are those of the target, which is this
+-- Where a version stands on its way to being active for the serving model; the dead letters are those of the target, which is this
 -- version or the one that searches see instead.
 SELECT f.key IS NULL AS erased, f.target, v.state, av.version AS active,
        EXISTS (
            SELECT FROM dead_letters d
            WHERE d.file = f.file
-             AND d.model = %(model)s
+             AND d.model = k.serving
              AND d.state = 'open'
              AND cardinality(named_by(f.file, t.segments, ARRAY[d.chunk_id])) > 0
        ) AS dead_letter
 FROM files f
+JOIN collections k ON k.collection = f.collection
 LEFT JOIN versions v ON v.file = f.file AND v.version = %(version)s
 LEFT JOIN versions t ON t.file = f.file AND t.version = f.target
-LEFT JOIN active_versions av ON av.file = f.file AND av.model = %(model)s
+LEFT JOIN active_versions av ON av.file = f.file AND av.model = k.serving
 WHERE f.file = %(file)s;

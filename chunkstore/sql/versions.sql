@@ -173,13 +173,14 @@ SELECT v.version AS number, v.state, v.tombstone, v.pinned, v.chunks, v.reused, 
            SELECT count(*)
            FROM dead_letters d
            WHERE d.file = f.file
-             AND d.model = %(model)s
+             AND d.model = k.serving
              AND d.state = 'discarded'
              AND d.chunk_id = ANY (named_by(f.file, v.segments, ARRAY[d.chunk_id]))
        ) AS discarded
 FROM files f
+JOIN collections k ON k.collection = f.collection
 JOIN versions v ON v.file = f.file
-LEFT JOIN active_versions a ON a.file = f.file AND a.model = %(model)s
+LEFT JOIN active_versions a ON a.file = f.file AND a.model = k.serving
 WHERE f.collection = %(collection)s
   AND f.key = %(key)s
 ORDER BY v.version;

@@ -238,3 +238,17 @@ async def test_a_model_is_added_while_a_version_switches(world: World) -> None:
     await adding
     await drain(world.store, ADDED)
     assert await found(world.collection, OLD) == await found(world.collection, NEW) == [("doc", 1, "one")]
+
+
+async def test_a_collection_opened_before_another_model_served_searches_it(store: ChunkStore) -> None:
+    early = await store.collection("docs", model="hashing:8")
+    version = await early.append("a", [Chunk("one two")])
+    await drain(store, "hashing:8")
+    late = await store.collection("docs")
+    await late.add_model("hashing:16")
+    await drain(store, "hashing:16")
+    await late.serve("hashing-16")
+    await store.hints.close()
+    assert [hit.key for hit in await early.search("one two", k=1)] == ["a"]
+    assert early.model_names[0] == "hashing-16"
+    await early.wait_until_active(version, timeout=1)

@@ -50,7 +50,7 @@ HOT: dict[str, tuple[bytes, dict[str, Any], set[str]]] = {
     "look for work": (LEASES.partitions_behind, {"group": "project:1"}, {"progress_pkey", "events_pkey"}),
     "see where a version stands": (
         SEARCH.standing,
-        {"file": 1, "version": 1, "model": 1},
+        {"file": 1, "version": 1},
         {"files_pkey", "versions_pkey", "active_versions_pkey", "dead_letters_by_file"},
     ),
 }
@@ -74,7 +74,8 @@ async def test_a_search_scans_the_vectors_index_and_joins_by_primary_keys(collec
             " USING hnsw (embedding halfvec_cosine_ops)".encode()
         )
         await conn.execute("ANALYZE")
-    params = {"query": str([1.0] * 8), "k": 10, "model": model.model, "table": model.search_table}
+    table = model.search_table
+    params = {"query": str([1.0] * 8), "k": 10, "model": model.model, "table": table, "collection": 1}
     plan = await explained(collection.store, nearest_statement(model).as_bytes(), params, seqscan=True)
     assert f"Index Scan using {model.search_table}_hnsw" in plan, plan
     assert f"{model.active_table}_pkey" in plan, plan
