@@ -8,13 +8,16 @@ from typing import Literal
 
 import msgspec
 
-from chunkstore import rows
+from chunkstore import leases, rows
 from chunkstore.database import BY_INDEX, Database
 from chunkstore.leases import Checkpoint
 from chunkstore.model import ChunkId, FileId, ModelId
 from chunkstore.statements import load
 
 PROJECTIONS = load("projections")
+
+CHECKPOINT_SECONDS = 60.0
+"""How long a checkpoint is leased; renewed by each transaction that switches."""
 
 # Files switched in one transaction, search rows staged or removed in one.
 _FILES = 64
@@ -55,6 +58,7 @@ async def _activate(
 ) -> list[_Switched]:
     params = checkpoint.key | {"model": model, "files": list(files)}
     async with database.transaction(BY_INDEX) as conn:
+        await leases.renew_checkpoint(conn, checkpoint, seconds=CHECKPOINT_SECONDS)
         return await rows.fetch_all(conn, PROJECTIONS.activate, params, row=_Switched)
 
 
@@ -64,6 +68,7 @@ async def _stage(database: Database, checkpoint: Checkpoint, model: ModelId, fil
     first: int | None = 1
     while first is not None:
         async with database.transaction(BY_INDEX) as conn:
+            await leases.renew_checkpoint(conn, checkpoint, seconds=CHECKPOINT_SECONDS)
             first = await rows.fetch_value(conn, PROJECTIONS.stage_target, params | {"first": first})
 
 

@@ -35,7 +35,6 @@ from chunkstore.store import ChunkStore
 from projections import active, indexes
 
 _EVENTS = 500
-_LEASE_SECONDS = 60.0
 _RELEASE_SECONDS = 5
 
 
@@ -121,7 +120,7 @@ class Projector:
         """Claims a partition's checkpoint, handles a batch of its events, moves the checkpoint."""
         async with self._database.transaction(BY_INDEX) as conn:
             checkpoint = await leases.claim_checkpoint(
-                conn, group, partition, seconds=_LEASE_SECONDS, owner=self._owner
+                conn, group, partition, seconds=active.CHECKPOINT_SECONDS, owner=self._owner
             )
             if checkpoint is None:
                 return False

@@ -47,27 +47,6 @@ WHERE consumer_group = %(group)s
   AND owner IS NOT NULL
 RETURNING attempts;
 
--- name: unfinished
--- How many offsets of the group are in flight or not claimed yet, counting from the next chunk on.
-SELECT (
-    SELECT count(*)
-    FROM progress p
-    JOIN leases l USING (consumer_group, partition)
-    WHERE p.consumer_group = %(group)s
-      AND NOT EXISTS (
-          SELECT FROM done d
-          WHERE (d.consumer_group, d.partition, d.lo) = (l.consumer_group, l.partition, l.lo)
-      )
-) + (
-    SELECT coalesce(sum(e.last_offset + 1 - greatest(e.last_offset - e.n + 1, c.position)), 0)
-    FROM progress p
-    CROSS JOIN LATERAL claimed_position(p.consumer_group, p.partition) AS c (position)
-    JOIN events e ON e.partition = p.partition
-        AND e.last_offset >= c.position
-        AND e.type = 'chunks_appended'
-    WHERE p.consumer_group = %(group)s
-);
-
 -- name: idle
 -- Whether nothing of the group is in flight and no chunk waits to be claimed.
 SELECT NOT EXISTS (

@@ -24,7 +24,7 @@ from chunkstore.errors import VersionFenced
 from chunkstore.retries import persistently
 from chunkstore.store import ChunkStore
 from consumers.embedding import EmbeddingConsumer
-from projections import projector
+from projections import active
 from projections.collector import collect_for_ever
 from projections.projector import Projector
 from tests.faults.models import MODEL, Gated, Mortal
@@ -64,7 +64,7 @@ async def consume(store: ChunkStore, name: str, stop: anyio.Event) -> None:
 
 
 async def project(store: ChunkStore, name: str, stop: anyio.Event) -> None:
-    projector._LEASE_SECONDS = LEASE_SECONDS
+    active.CHECKPOINT_SECONDS = LEASE_SECONDS
     await Projector(store, MODEL.name).run(stop=stop)
 
 
