@@ -38,6 +38,13 @@ async def main(setup: Setup) -> list[Result]:
             by_hand.index()
             cited = _statement(own, store, collection)
             nearest = cited.partition("\n)\n")[0] + "\n)\nSELECT chunk_id, distance FROM nearest"
+            searched = collection._models[0]  # noqa: SLF001
+            given = {
+                "k": K,
+                "model": searched.model,
+                "collection": collection.row.collection,
+                "table": f'"{searched.search_table}"',
+            }
             queries = material.clustered(1000, DIMENSIONS, seed=7)
             halves = [HalfVector(query) for query in queries]
             texts = [half.to_text() for half in halves]
@@ -54,7 +61,7 @@ async def main(setup: Setup) -> list[Result]:
                 return run
 
             def statement(text: str) -> Timed:
-                return timed(lambda i: own.execute(text, {"query": texts[i], "k": K}, binary=True).fetchall())
+                return timed(lambda i: own.execute(text, given | {"query": texts[i]}, binary=True).fetchall())
 
             async def whole_call(turn: int) -> float:
                 with Stopwatch() as watch:
@@ -133,11 +140,7 @@ def _statement(own: psycopg.Connection[Any], store: ChunkStore, collection: Coll
     path = sql.SQL("SET search_path = {}, public").format(sql.Identifier(store.database.schema))
     own.execute(path)
     own.execute(settings(K, iterative=store.database.has_iterative_scans).replace(b"SET LOCAL", b"SET"))
-    fixed = {"model": sql.Literal(searched.model), "table": sql.Literal(f'"{searched.search_table}"')}
-    text = nearest_statement(searched).as_string()
-    for name, value in fixed.items():
-        text = text.replace(f"%({name})s", value.as_string())
-    return text
+    return nearest_statement(searched).as_string()
 
 
 async def _recalls(
