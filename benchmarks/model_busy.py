@@ -24,7 +24,7 @@ async def main(setup: Setup) -> list[Result]:
         minilm = open_model("minilm")
     except ChunkstoreError as error:
         return [*results, Result(work="model kept busy: MiniLM", ours=0, note=f"not run: {error}")]
-    return [*results, await _busy(setup, minilm, "MiniLM on the CPU", batches=2 if setup.quick else 4)]
+    return [*results, await _busy(setup, minilm, "MiniLM on the CPU", batches=1 if setup.quick else 2)]
 
 
 async def _busy(setup: Setup, model: Model, name: str, *, batches: int) -> Result:
