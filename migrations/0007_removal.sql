@@ -1,0 +1,120 @@
+-- Removal: sweep what was collected, erase a file; every step is a statement of its own (rule 3).
+
+-- Deletes everything that stands on these chunks, then the chunks. The caller holds the file's lock and
+-- the chunks'; the tables that hold vectors are listed here, after those locks (rule 20), and their rows are
+-- held so that no rebuild's swap renames a table that is in the list.
+CREATE FUNCTION delete_chunks(_collection integer, _chunks bigint[]) RETURNS void
+LANGUAGE plpgsql AS $$
+DECLARE
+    _tables record;
+BEGIN
+    DELETE FROM embeddings WHERE chunk_id = ANY (_chunks);
+    PERFORM FROM collection_models WHERE collection = _collection ORDER BY model FOR SHARE;
+    FOR _tables IN SELECT t.search_table FROM search_tables(_collection) AS t ORDER BY 1 LOOP
+        EXECUTE format('DELETE FROM %I WHERE chunk_id = ANY ($1)', _tables.search_table) USING _chunks;
+    END LOOP;
+    FOR _tables IN SELECT t.active_table FROM search_tables(_collection) AS t ORDER BY 1 LOOP
+        EXECUTE format('DELETE FROM %I WHERE chunk_id = ANY ($1)', _tables.active_table) USING _chunks;
+    END LOOP;
+    DELETE FROM dead_letters WHERE chunk_id = ANY (_chunks);
+    DELETE FROM chunks WHERE chunk_id = ANY (_chunks);
+END
+$$;
+
+-- Sweeps one garbage segment of a file: one that no open or uncollected version lists.
+-- Chunks that somebody holds are skipped; the segment goes only with its last unreachable chunk, so that an
+-- interrupted sweep loses nothing. `finished` says that the file has no garbage left.
+CREATE FUNCTION sweep_segment(_file bigint, OUT swept integer, OUT skipped integer, OUT finished boolean)
+LANGUAGE plpgsql SET plan_cache_mode = force_custom_plan AS $$
+DECLARE
+    _collection  integer;
+    _live        bigint[];
+    _garbage     record;
+    _unreachable bigint[];
+    _locked      bigint[];
+BEGIN
+    swept := 0;
+    skipped := 0;
+    finished := false;
+    PERFORM require_read_committed();
+    PERFORM FROM files WHERE file = _file FOR NO KEY UPDATE;
+    SELECT collection INTO _collection FROM files WHERE file = _file;
+
+    -- Read under the file's lock, not taken over from the decision (rule 19).
+    SELECT coalesce(array_agg(DISTINCT s.segment), '{}')
+    INTO _live
+    FROM versions v
+    CROSS JOIN LATERAL unnest(v.segments) AS s (segment)
+    WHERE v.file = _file AND v.state IN ('open', 'committed');
+
+    SELECT g.segment, g.chunks
+    INTO _garbage
+    FROM versions v
+    CROSS JOIN LATERAL unnest(v.segments) AS s (segment)
+    JOIN segments g ON g.segment = s.segment
+    WHERE v.file = _file AND v.state IN ('abandoned', 'collected') AND s.segment <> ALL (_live)
+    LIMIT 1;
+    IF NOT FOUND THEN
+        UPDATE versions
+        SET segments = '{}', base_ordinals = '{}', base_chars = '{}', base_pages = '{}', base_lines = '{}'
+        WHERE file = _file AND state IN ('abandoned', 'collected') AND segments <> '{}';
+        finished := true;
+        RETURN;
+    END IF;
+
+    _unreachable := ARRAY(
+        SELECT unnest(_garbage.chunks) EXCEPT SELECT unnest(named_by(_file, _live, _garbage.chunks))
+    );
+    SELECT coalesce(array_agg(locked.chunk_id), '{}')
+    INTO _locked
+    FROM (
+        SELECT chunk_id
+        FROM chunks
+        WHERE chunk_id = ANY (_unreachable)
+        ORDER BY chunk_id
+        FOR UPDATE SKIP LOCKED
+    ) AS locked;
+    PERFORM delete_chunks(_collection, _locked);
+    swept := cardinality(_locked);
+
+    SELECT count(*) INTO skipped FROM chunks WHERE chunk_id = ANY (_unreachable);
+    IF skipped = 0 THEN
+        DELETE FROM segments WHERE segment = _garbage.segment;
+    END IF;
+END
+$$;
+
+-- Erases a file: rows are deleted, waiting for whoever holds a chunk, and its number alone stays.
+-- Returns the file, or NULL where the key is not there.
+CREATE FUNCTION erase_file(_collection integer, _key text) RETURNS bigint
+LANGUAGE plpgsql AS $$
+DECLARE
+    _file   bigint;
+    _chunks bigint[];
+BEGIN
+    PERFORM require_read_committed();
+    SELECT file INTO _file FROM files WHERE collection = _collection AND key = _key FOR UPDATE;
+    IF NOT FOUND THEN
+        RETURN NULL;
+    END IF;
+    _chunks := ARRAY(
+        SELECT DISTINCT c.chunk_id
+        FROM segments s
+        CROSS JOIN LATERAL unnest(s.chunks) AS c (chunk_id)
+        WHERE s.file = _file
+        ORDER BY c.chunk_id
+    );
+    PERFORM FROM chunks WHERE chunk_id = ANY (_chunks) ORDER BY chunk_id FOR UPDATE;
+    PERFORM delete_chunks(_collection, _chunks);
+    DELETE FROM active_versions WHERE file = _file;
+    DELETE FROM segments WHERE file = _file;
+    DELETE FROM idempotency_keys WHERE file = _file;
+    DELETE FROM versions WHERE file = _file;
+    UPDATE files SET key = NULL, latest = 0, target = 0 WHERE file = _file;
+    PERFORM append_events(
+        (SELECT partition FROM files WHERE file = _file),
+        jsonb_build_array(jsonb_build_object('type', 'file_erased', 'file', _file))
+    );
+    RETURN _file;
+END
+$$;
