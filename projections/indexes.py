@@ -148,6 +148,14 @@ async def _rebuild(database: Database, table: _Table) -> bool:
     return True
 
 
+async def drop_snapshot(conn: AsyncConnection[Any]) -> None:
+    """Lets go of the last query's snapshot, which a concurrent build would wait for without end.
+
+    A query with parameters keeps its portal, and with it the snapshot; a plain one ends the portal.
+    """
+    await conn.execute(b"SELECT", prepare=False)
+
+
 @asynccontextmanager
 async def _guarded(database: Database, table: _Table) -> AsyncIterator[AsyncConnection[Any] | None]:
     """A connection to build the table's index on, or None where somebody else is building.
@@ -157,9 +165,7 @@ async def _guarded(database: Database, table: _Table) -> AsyncIterator[AsyncConn
     """
     async with database.transaction() as guard:
         if await rows.fetch_value(guard, INDEXES.try_lock, {"index": table.index}):
-            # A query with parameters keeps its portal and with it a snapshot, which the build would wait for
-            # without end; a plain one ends the portal.
-            await guard.execute(b"SELECT")
+            await drop_snapshot(guard)
             async with database.connection() as conn:
                 yield conn
         else:

@@ -49,6 +49,7 @@ async def rebuild(store: ChunkStore, collection: str, model: str | None = None) 
         if not await rows.fetch_value(guard, REBUILD.try_begin, {"table": chosen.search_table}):
             raise Conflict(f"a rebuild of {collection!r} for {chosen.name!r} is running already")
         await rows.fetch_value(guard, REBUILD.lock_index, {"index": f"{chosen.search_table}_hnsw"})
+        await indexes.drop_snapshot(guard)
         return await _Rebuild(store, row.collection, collection, chosen).run()
 
 
