@@ -88,11 +88,16 @@ BEGIN
         RETURN;
     END IF;
 
+    -- A chunk that the new segments name may be active through a shared one (duplicates and moves). One probe
+    -- each, as a subquery: joined, the planner hashed every active row of the collection.
     EXECUTE format(
-        'SELECT coalesce(array_agg(DISTINCT c.chunk_id), ''{}'')
-         FROM segments s CROSS JOIN LATERAL unnest(s.chunks) AS c (chunk_id)
-         WHERE s.segment = ANY ($1) AND s.segment <> ALL ($2)
-           AND NOT EXISTS (SELECT FROM %I a WHERE a.chunk_id = c.chunk_id)', _tables.active_table
+        'SELECT coalesce(array_agg(c.chunk_id), ''{}'')
+         FROM (
+             SELECT unnest(s.chunks) FROM segments s WHERE s.segment = ANY ($1) AND s.segment <> ALL ($2)
+             EXCEPT
+             SELECT unnest(s.chunks) FROM segments s WHERE s.segment = ANY ($2) AND s.segment <> ALL ($1)
+         ) AS c (chunk_id)
+         WHERE (SELECT a.file FROM %I a WHERE a.chunk_id = c.chunk_id) IS NULL', _tables.active_table
     ) INTO _arrived USING _target.segments, _shared;
     _missing := missing_search_rows(_tables.search_table, _model, _arrived);
     IF cardinality(_missing) > 1000 THEN
