@@ -12,38 +12,38 @@ from chunkstore.errors import ChunkstoreError
 from chunkstore.models import Model, open_model
 from consumers.embedding import EmbeddingConsumer
 
-BATCH = 256
 _MILLISECONDS = 50
 
 
 async def main(setup: Setup) -> list[Result]:
     """A model that answers 256 texts in 50 ms without the machine's processors, and MiniLM on them."""
     away = _Elsewhere()
-    results = [await _busy(setup, away, f"a model elsewhere, {_MILLISECONDS} ms for 256 texts", batches=40)]
+    name = f"a model elsewhere, {_MILLISECONDS} ms for 256 texts"
+    results = [await _busy(setup, away, name, batch=256, batches=40)]
     try:
         minilm = open_model("minilm")
     except ChunkstoreError as error:
         return [*results, Result(work="model kept busy: MiniLM", ours=0, note=f"not run: {error}")]
-    return [*results, await _busy(setup, minilm, "MiniLM on the CPU", batches=1 if setup.quick else 2)]
+    return [*results, await _busy(setup, minilm, "MiniLM on the CPU", batch=64, batches=4)]
 
 
-async def _busy(setup: Setup, model: Model, name: str, *, batches: int) -> Result:
-    count = batches * BATCH
+async def _busy(setup: Setup, model: Model, name: str, *, batch: int, batches: int) -> Result:
+    count = batches * batch
     async with setup.store() as store:
         collection = await store.collection("bench", model=model)
 
         async def ours(turn: int) -> float:
-            await collection.append(f"file-{turn}", material.stream(count, seed=turn))
+            await collection.append(f"file-{turn}", material.stream(count, seed=turn, size=200))
             with Stopwatch() as watch:
-                report = await EmbeddingConsumer(store, model, batch=BATCH).run(drain=True)
+                report = await EmbeddingConsumer(store, model, batch=batch).run(drain=True)
             assert report.embedded == count
             return watch.seconds
 
         async def peer(turn: int) -> float:
-            texts = [chunk.content for chunk in material.stream(count, seed=turn)]
+            texts = [chunk.content for chunk in material.stream(count, seed=turn, size=200)]
             with Stopwatch() as watch:
-                for start in range(0, count, BATCH):
-                    model.embed(texts[start : start + BATCH])
+                for start in range(0, count, batch):
+                    model.embed(texts[start : start + batch])
             return watch.seconds
 
         return await against(
@@ -64,5 +64,5 @@ class _Elsewhere(material.NullModel):
         super().__init__(384)
 
     def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        Event().wait(_MILLISECONDS / 1000 * len(texts) / BATCH)
+        Event().wait(_MILLISECONDS / 1000 * len(texts) / 256)
         return super().embed(texts)
