@@ -61,9 +61,11 @@ async def test_sigterm_ends_a_process_whose_server_is_gone(
     # By its address nobody starts the server again.
     address = make_conninfo(EmbeddedServer(besieged.where.data).dsn.conninfo(), application_name=role)
     process = Process(role, besieged.where._replace(dsn=address), role)
-    await until(
-        besieged_store, f"SELECT count(*) > 0 FROM pg_stat_activity WHERE application_name = '{role}'"
+    # Connections of a pool end with a COMMIT: it is past its beginning, and looks for work.
+    at_work = (
+        f"SELECT count(*) > 0 FROM pg_stat_activity WHERE (application_name, query) = ('{role}', 'COMMIT')"
     )
+    await until(besieged_store, at_work)
     besieged.kill_server()
     await process.terminate()
     assert await process.ended() is not None, f"{role} hangs"

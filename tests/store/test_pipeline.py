@@ -5,6 +5,7 @@ from typing import Any
 
 import anyio
 import pytest
+from psycopg.conninfo import make_conninfo
 
 from chunkstore.collection import Collection
 from chunkstore.errors import ModelIncomplete, NeverActive, UnknownModel, WaitTimeout
@@ -367,7 +368,7 @@ async def test_a_small_collection_gets_no_index(store: ChunkStore, docs: Collect
 
 
 async def test_an_index_finds_as_many_hits_as_there_are_however_many_rows_lie_superseded(
-    store: ChunkStore, docs: Collection, monkeypatch: pytest.MonkeyPatch
+    store: ChunkStore, docs: Collection, dsn: str, schema: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(indexes, "INDEX_FROM_ROWS", 300)
     for key in ("a", "b"):
@@ -376,7 +377,11 @@ async def test_an_index_finds_as_many_hits_as_there_are_however_many_rows_lie_su
     # A whole new version is embedded and staged, but not switched to.
     await append(docs, "a", *(f"text of the next version {number}" for number in range(400)))
     await EmbeddingConsumer(store, MODEL).run(drain=True)
-    hits = await docs.search(MODEL.embed(["text of the next version"])[0], k=100)
+    # So few rows would be read one by one.
+    by_index = make_conninfo(dsn, options="-c enable_seqscan=off")
+    async with await ChunkStore.open(by_index, schema=schema) as other:
+        reader = await other.collection("docs")
+        hits = await reader.search(MODEL.embed(["text of the next version"])[0], k=100)
     assert not hits.exact
     assert len(hits) == 100
     assert {hit.version for hit in hits} == {1}
