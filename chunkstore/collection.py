@@ -17,7 +17,7 @@ from chunkstore import search as searching
 from chunkstore.append import ChunkSource, Write
 from chunkstore.catalog import CollectionRow
 from chunkstore.embeddings import DeadLetter
-from chunkstore.errors import InvalidInput, UnknownModel, WaitTimeout
+from chunkstore.errors import InvalidInput, NeverActive, UnknownModel, WaitTimeout
 from chunkstore.manifests import place_of, read_segment
 from chunkstore.model import ChunkId, Hits, Metadata, ModelId, StoredChunk, Version
 from chunkstore.models import Model, describe, open_model, spec_of
@@ -189,7 +189,7 @@ class Collection:
                 async with self.store.database.transaction() as conn:
                     file = await rows.fetch_value(conn, versions.VERSIONS.file_of, params)
                 if file is None:
-                    raise catalog.unknown_file(version.key)
+                    raise NeverActive(f"version {version.number} was erased with its file")
                 while True:
                     async with self.store.database.transaction() as conn:
                         if await searching.is_active(conn, file, version.number):
