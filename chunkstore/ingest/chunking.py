@@ -21,6 +21,8 @@ from chunkstore.model import Chunk, Metadata, Place
 DEFAULT_SIZE = 240
 """In estimated tokens: at most 150 words of prose, and within the 256 tokens that MiniLM reads."""
 SMALLEST_SIZE, LARGEST_SIZE = 10, 10_000
+_VERSION = 1
+"""To be raised with every change that cuts some text in another way."""
 
 _Cuttable = tuple[Callable[[str, int, int], Iterator[Cut]], int, int]
 """A stretch of the text from one offset to another, and what finds the cuts in it."""
@@ -41,6 +43,12 @@ class Chunker(msgspec.Struct, frozen=True):
     def __post_init__(self) -> None:
         if type(self.size) is not int or not SMALLEST_SIZE <= self.size <= LARGEST_SIZE:
             raise InvalidInput("size", self.size, f"an integer from {SMALLEST_SIZE} to {LARGEST_SIZE}")
+
+    @property
+    def fingerprint(self) -> str:
+        """What decides the cuts, on one line: where two chunkers' agree, so do their chunks."""
+        measure = getattr(self.measure, "name", None) or getattr(self.measure, "__qualname__", None)
+        return f"chunker {_VERSION}, size {self.size}, {measure or type(self.measure).__qualname__}"
 
     def __call__(self, document: Document) -> Iterator[Chunk]:
         """The chunks of the document, made as they are asked for."""

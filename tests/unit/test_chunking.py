@@ -113,6 +113,12 @@ def test_the_same_text_gives_the_same_chunks() -> None:
     assert cut(prose(300)) == cut(prose(300))
 
 
+def test_the_fingerprint_tells_chunkers_apart_and_is_the_same_in_every_process() -> None:
+    assert Chunker().fingerprint == Chunker(240, estimated_tokens).fingerprint
+    assert len({chunker.fingerprint for chunker in (Chunker(), Chunker(100), Chunker(240, words))}) == 3
+    assert " at 0x" not in Chunker(100, lambda text: len(text)).fingerprint
+
+
 @pytest.mark.parametrize("path", sorted(TEXTS.iterdir()), ids=lambda path: path.name)
 def test_no_chunk_of_the_example_texts_is_cut_short_by_minilm(path: Path, tokenizer: Any) -> None:
     read = [model_text(chunk.content, chunk.metadata.get("headings")) for chunk in Chunker()(parse(path))]
