@@ -8,7 +8,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import anyio
-import anyio.to_thread
 import numpy as np
 
 from chunkstore import append as appending
@@ -272,9 +271,7 @@ class Collection:
             return await searching.search(conn, self.row.collection, searched, checked, k)
 
     async def _embedded(self, text: str, searched: CollectionModel) -> np.ndarray:
-        model = await self._opened(searched)
-        vectors = await anyio.to_thread.run_sync(model.embed, [text])
-        return vectors[0]
+        return await self.store.queries.vector(await self._opened(searched), text)
 
     async def _opened(self, searched: CollectionModel) -> Model:
         """The model that embeds queries: the one given with the collection, else by its stored name."""
@@ -287,7 +284,7 @@ class Collection:
                 )
             self._model = spec
         if isinstance(self._model, str):
-            self._model = await anyio.to_thread.run_sync(open_model, self._model)
+            self._model = await self.store.queries.opened(self._model)
         return self._model
 
     async def _set_pinned(self, key: str, version: int, *, pinned: bool) -> Version:

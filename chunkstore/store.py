@@ -14,6 +14,7 @@ from chunkstore.database import Database
 from chunkstore.errors import UnknownCollection
 from chunkstore.hints import Hints
 from chunkstore.models import Model, describe, open_model
+from chunkstore.models.queries import Queries
 from chunkstore.settings import KEEP_LAST
 
 
@@ -23,6 +24,7 @@ class ChunkStore:
     def __init__(self, database: Database) -> None:
         self.database = database
         self.hints = Hints(database)
+        self.queries = Queries()
 
     @classmethod
     async def open(

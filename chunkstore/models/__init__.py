@@ -3,7 +3,16 @@
 Implementations are imported late: importing this package loads neither torch nor a tokenizer.
 """
 
-from chunkstore.models.protocol import Distance, Model, ModelDescription
+from chunkstore.models.protocol import CountsTokens, Distance, EmbedsQueries, Model, ModelDescription
 from chunkstore.models.specs import describe, open_model, spec_of
 
-__all__ = ["Distance", "Model", "ModelDescription", "describe", "open_model", "spec_of"]
+__all__ = [
+    "CountsTokens",
+    "Distance",
+    "EmbedsQueries",
+    "Model",
+    "ModelDescription",
+    "describe",
+    "open_model",
+    "spec_of",
+]

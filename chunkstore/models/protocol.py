@@ -12,6 +12,9 @@ Ten lines are a model:
             return np.array(rows, dtype=np.float32).reshape(len(rows), 2)
 
     collection = await store.collection("notes", model=Lengths())
+
+Two more protocols are optional: `EmbedsQueries` for a model that reads a query otherwise than a chunk,
+`CountsTokens` for one that reads only so many tokens of a text.
 """
 
 from collections.abc import Sequence
@@ -51,6 +54,32 @@ class Model(Protocol):
 
         Blocking; called in a worker thread, one call at a time. May raise anything: the caller
         halves the batch and tries again.
+        """
+        ...
+
+
+@runtime_checkable
+class EmbedsQueries(Protocol):
+    """A model that reads a query otherwise than a chunk: with another prompt, prefix or endpoint option."""
+
+    def embed_query(self, text: str) -> NDArray[np.float32]:
+        """The vector of a query: `(dimensions,) float32`. Without it, a query is embedded like a chunk."""
+        ...
+
+
+@runtime_checkable
+class CountsTokens(Protocol):
+    """A model that reads at most so many tokens of a text, and can say how many a text has."""
+
+    @property
+    def max_tokens(self) -> int:
+        """How many tokens of a text the model reads, special tokens and prefix included."""
+        ...
+
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        """How many tokens the model would read of each text if none were cut, all included.
+
+        Blocking; may be called in any thread, also while `embed` runs.
         """
         ...
 
