@@ -4,31 +4,38 @@ A registry maps the end of a file's name to a parser, so that further formats ha
 that is no text raises UnreadableFile, with the reason.
 """
 
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+
+import msgspec
 
 from chunkstore.errors import UnreadableFile
 from chunkstore.ingest.decoding import decoded
 from chunkstore.ingest.document import Document, Kind
+from chunkstore.ingest.formats.format import Format
 
 MAX_FILE_BYTES = 256 * 1024 * 1024
 
-Parser = Callable[[bytes], Document]
-"""Makes a document of a file's bytes. Raises UnreadableFile."""
-
-_PARSERS: dict[str, Parser] = {}
+_FORMATS: dict[str, Format] = {}
+_BY_NAME: dict[str, Format] = {}
 
 
-def register(parser: Parser, *names: str) -> None:
-    """Gives files with such a name, or such an end of it (`.rst`), to `parser`; the last one wins."""
-    for name in names:
-        _PARSERS[name.lower()] = parser
+def register(added: Format) -> None:
+    """Reads files of such names as this format from now on; the last one registered wins."""
+    _FORMATS[added.name] = added
+    for name in added.names:
+        _BY_NAME[name.lower()] = added
 
 
 def is_registered(path: Path) -> bool:
     """True where the file's name promises a format that is read here."""
-    return path.name.lower() in _PARSERS or path.suffix.lower() in _PARSERS
+    return path.name.lower() in _BY_NAME or path.suffix.lower() in _BY_NAME
+
+
+def is_current(parser: str) -> bool:
+    """True where `parser`, a `Document.parser` of some earlier run, is still what such a file is read by."""
+    found = _FORMATS.get(parser.rpartition("/")[0])
+    return found is not None and found.fingerprint == parser
 
 
 def parse(path: Path) -> Document:
@@ -36,8 +43,8 @@ def parse(path: Path) -> Document:
 
     Raises UnreadableFile where the file cannot be opened, is too large, or is no text.
     """
-    parser = _PARSERS.get(path.name.lower()) or _PARSERS.get(path.suffix.lower()) or _PLAIN_TEXT
-    return parser(_content(path))
+    found = _BY_NAME.get(path.name.lower()) or _BY_NAME.get(path.suffix.lower()) or _PLAIN_TEXT
+    return msgspec.structs.replace(found.read(_content(path)), parser=found.fingerprint)
 
 
 def _content(path: Path) -> bytes:
@@ -56,7 +63,11 @@ def _text(content: bytes, kind: Kind, language: str | None = None) -> Document:
     return Document(decoded(content), kind, language)
 
 
-_PLAIN_TEXT: Parser = partial(_text, kind="text")
+_PLAIN_TEXT = Format(
+    name="text",
+    read=partial(_text, kind="text"),
+    names=(".txt", ".text", ".rst", ".adoc", ".log", ".org", ".tex", "readme", "license", "copying"),
+)
 
 _LANGUAGES = {
     "bash": ".bash .sh .zsh",
@@ -91,9 +102,13 @@ _LANGUAGES = {
     "zig": ".zig",
 }
 
-register(
-    _PLAIN_TEXT, ".txt", ".text", ".rst", ".adoc", ".log", ".org", ".tex", "readme", "license", "copying"
-)
-register(partial(_text, kind="markdown"), ".md", ".markdown", ".mdown")
+register(_PLAIN_TEXT)
+register(Format(name="markdown", read=partial(_text, kind="markdown"), names=(".md", ".markdown", ".mdown")))
 for _language, _names in _LANGUAGES.items():
-    register(partial(_text, kind="code", language=_language), *_names.split())
+    register(
+        Format(
+            name=f"code-{_language}",
+            read=partial(_text, kind="code", language=_language),
+            names=tuple(_names.split()),
+        )
+    )

@@ -11,7 +11,8 @@ from chunkstore.errors import UnreadableFile
 from chunkstore.ingest import parsers
 from chunkstore.ingest.decoding import decoded, is_binary
 from chunkstore.ingest.document import Document
-from chunkstore.ingest.parsers import is_registered, parse, register
+from chunkstore.ingest.formats.format import Format
+from chunkstore.ingest.parsers import is_current, is_registered, parse, register
 
 GERMAN = "Größere Straßenbäume überdauern häufig längere Dürren. " * 20
 RUSSIAN = "Съешь же ещё этих мягких французских булок, да выпей чаю. " * 20
@@ -130,14 +131,25 @@ def test_a_binary_file_is_known_by_its_head(head: bytes, binary: bool) -> None:
 )  # fmt: skip
 def test_the_name_tells_the_format(name: str, kind: str, language: str | None, tmp_path: Path) -> None:
     (tmp_path / name).write_text("x")
-    assert parse(tmp_path / name) == Document("x", kind, language)  # type: ignore[arg-type]
+    document = parse(tmp_path / name)
+    assert (document.text, document.kind, document.language, document.pages) == ("x", kind, language, ())
+    assert is_current(document.parser)
 
 
 def test_a_format_of_ones_own_is_registered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(parsers, "_PARSERS", dict(parsers._PARSERS))
+    for registry in ("_FORMATS", "_BY_NAME"):
+        monkeypatch.setattr(parsers, registry, dict(getattr(parsers, registry)))
     path = tmp_path / "a.shout"
     path.write_text("quiet")
     assert not is_registered(path)
-    register(lambda content: Document(content.decode().upper()), ".shout")
+    register(Format(name="shout", read=lambda content: Document(content.decode().upper()), names=(".shout",)))
     assert is_registered(path)
-    assert parse(path).text == "QUIET"
+    assert (parse(path).text, parse(path).parser) == ("QUIET", "shout/1")
+    register(Format(name="shout", read=lambda _: Document("!"), names=(".shout",), version=2))
+    assert parse(path).parser == "shout/2"
+    assert [is_current(name) for name in ("shout/2", "shout/1", "whisper/1", "")] == [
+        True,
+        False,
+        False,
+        False,
+    ]

@@ -1,0 +1,1 @@
+"""The formats that are read: a module each, imported when a file of its format comes."""
