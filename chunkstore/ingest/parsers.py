@@ -27,6 +27,11 @@ def register(added: Format) -> None:
         _BY_NAME[name.lower()] = added
 
 
+def formats() -> tuple[Format, ...]:
+    """Every format that is read here, those registered last at the end."""
+    return tuple(_FORMATS.values())
+
+
 def is_registered(path: Path) -> bool:
     """True where the file's name promises a format that is read here."""
     return path.name.lower() in _BY_NAME or path.suffix.lower() in _BY_NAME
