@@ -165,3 +165,7 @@ class MissingExtra(ChunkstoreError):
 
 class UnreadableFile(ChunkstoreError):
     """A file that could not be read or parsed; ingestion goes on with the others."""
+
+
+class WorkerFailed(ChunkstoreError):
+    """No process that reads files can be used; nothing that was appended before is lost."""
