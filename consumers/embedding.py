@@ -23,7 +23,7 @@ from chunkstore.models import Model
 from chunkstore.models.checks import checked_vectors
 from chunkstore.search_tables import ModelRow
 from chunkstore.store import ChunkStore
-from consumers.loop import Loop
+from consumers.loop import Handler, Loop
 
 MAX_ATTEMPTS = 3
 _RETRY_SECONDS = 0.2
@@ -91,16 +91,19 @@ class EmbeddingConsumer:
         Raises UnknownModel, or ModelMismatch before anything is embedded.
         """
         known = await self._known_model()
-        handler = _Embedding(self._store, self._model, known, self.report, self._on_progress)
         loop = Loop(
             self._store.database,
             leases.embedding_group(known.model),
-            handler,
+            self.handler(known),
             batch=self._batch,
             lease_seconds=self._lease_seconds,
         )
         await loop.run(drain=drain, stop=stop)
         return self.report
+
+    def handler(self, known: ModelRow) -> Handler[Any, Any]:
+        """What is done with each range; a subclass that watches the consumer wraps it."""
+        return _Embedding(self._store, self._model, known, self.report, self._on_progress)
 
     async def _known_model(self) -> ModelRow:
         async with self._store.database.transaction() as conn:
