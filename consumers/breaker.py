@@ -3,6 +3,8 @@
 Source of the pattern: Nygard, "Release It!" (2007), with one trial call after each pause.
 """
 
+from time import monotonic
+
 import anyio
 
 from chunkstore.errors import ModelUnavailable
@@ -22,7 +24,7 @@ class Breaker:
     def failed(self, error: ModelUnavailable) -> None:
         """Opens the breaker, for longer each time."""
         self._pause = min(max(self._pause * 2, _FIRST_PAUSE), _LONGEST_PAUSE)
-        self._until = anyio.current_time() + self._pause
+        self._until = monotonic() + self._pause
         self.last_error = error
 
     def succeeded(self) -> None:
@@ -33,11 +35,11 @@ class Breaker:
     @property
     def is_open(self) -> bool:
         """Whether the pause is still going on."""
-        return anyio.current_time() < self._until
+        return monotonic() < self._until
 
     async def closed(self, stop: anyio.Event) -> None:
         """Returns when a call may be tried, or at the stop."""
-        left = self._until - anyio.current_time()
+        left = self._until - monotonic()
         if left > 0:
             with anyio.move_on_after(left):
                 await stop.wait()

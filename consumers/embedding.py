@@ -5,10 +5,10 @@ batch, counts attempts for single chunks alone, and writes in one transaction wi
 """
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any
 
 import anyio
-import anyio.to_thread
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +23,7 @@ from chunkstore.models import Model
 from chunkstore.models.checks import checked_vectors
 from chunkstore.search_tables import ModelRow
 from chunkstore.store import ChunkStore
-from consumers.loop import Handler, Loop
+from consumers.loop import Handler, Loop, NotNow
 
 MAX_ATTEMPTS = 3
 _RETRY_SECONDS = 0.2
@@ -147,17 +147,16 @@ class _Embedding:
         texts = {_text(chunk): chunk.text for chunk in owed if _text(chunk) not in copied}
         return Work(owed, copied, texts)
 
-    async def work(self, work: Work) -> Result:
+    def work(self, work: Work, turn: AbstractContextManager[None]) -> Result:
         vectors = {text: np.asarray(vector, np.float32) for text, vector in work.copied.items()}
         if not work.texts:
             return Result(vectors, {})
         wanted = list(work.texts)
         try:
-            answer = await anyio.to_thread.run_sync(
-                self._model.embed, list(work.texts.values()), abandon_on_cancel=True
-            )
+            with turn:
+                answer = self._model.embed(list(work.texts.values()))
             array, bad = checked_vectors(self._model, answer, len(wanted))
-        except ModelUnavailable:
+        except (ModelUnavailable, NotNow):
             raise
         except EmbeddingFailed as error:
             return Result(vectors, dict.fromkeys(wanted, str(error)))

@@ -1,16 +1,21 @@
 """The loop of a shared group: claim, read, work, settle, each a stage that overlaps with the others.
 
-While the model works on one range the next is read and the last is stored, so the model never waits.
+While the model works on one range the next waits at its door, read, and the last is stored: so the model
+never waits, and what it is given was read at most one call ago.
 Leases in hand are renewed after a third of their time; a suspect is taken in hand alone, so that what it
 does to this process counts against no other range. Keeps invariant 8 with `chunkstore.leases`.
 """
 
 import os
 import socket
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from threading import Lock
 from typing import Any, Protocol, TypeVar
 from uuid import uuid4
 
 import anyio
+import anyio.to_thread
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 from psycopg import AsyncConnection
 
@@ -26,6 +31,12 @@ W = TypeVar("W")
 R = TypeVar("R")
 
 _RELEASE_SECONDS = 5
+_RANGES_AHEAD = 2
+"""Ranges that are read and not yet through the model: the one in it, and the next."""
+
+
+class NotNow(Exception):
+    """The model's turn came after a stop, or while its provider is down."""
 
 
 class Handler(Protocol[W, R]):
@@ -35,8 +46,12 @@ class Handler(Protocol[W, R]):
         """What the range owes; None where that is nothing, and then the range is done."""
         ...
 
-    async def work(self, work: W) -> R:
-        """The slow part, outside any transaction. Raises ModelUnavailable where the provider is down."""
+    def work(self, work: W, turn: AbstractContextManager[None]) -> R:
+        """The slow part, outside any transaction; blocking, in a worker thread.
+
+        What only one range at a time may do is done inside `with turn`, which raises NotNow where it is
+        not to be done any more. Raises ModelUnavailable where the provider is down.
+        """
         ...
 
     async def settle(self, conn: AsyncConnection[Any], lease: Lease, work: W, result: R) -> None:
@@ -59,6 +74,9 @@ class Loop:
         self._breaker = Breaker()
         self._held: dict[tuple[int, int], Lease] = {}
         self._forgotten = anyio.Event()
+        self._ahead = anyio.Semaphore(_RANGES_AHEAD)
+        self._model_in_use = Lock()
+        self._ended = False
         self._start = 0
 
     async def run(self, *, drain: bool = False, stop: anyio.Event | None = None) -> None:
@@ -74,10 +92,14 @@ class Loop:
                 renewing.start_soon(self._renew)
                 async with anyio.create_task_group() as stages:
                     stages.start_soon(self._read, to_work, waiting, drain, stop)
-                    stages.start_soon(self._work, read, to_settle, stop)
+                    for _ in range(_RANGES_AHEAD):
+                        stages.start_soon(self._work, read.clone(), to_settle.clone(), stop)
+                    read.close()
+                    to_settle.close()
                     stages.start_soon(self._settle, worked, stop)
                 renewing.cancel_scope.cancel()
         finally:
+            self._ended = True
             with anyio.move_on_after(_RELEASE_SECONDS, shield=True):
                 await self._release_held()
 
@@ -93,15 +115,21 @@ class Loop:
         async with out:
             while not stop.is_set():
                 await self._breaker.closed(stop)
-                claimed = await persistently(self._claim_and_read, stop)
+                await self._ahead.acquire()
+                claimed = None if stop.is_set() else await persistently(self._claim_and_read, stop)
                 if claimed is None:
-                    if drain and await persistently(self._is_idle, stop):
+                    self._ahead.release()
+                    if drain and self._held:
+                        await self._forgotten.wait()
+                    elif drain and await persistently(self._is_idle, stop):
                         return
-                    await waiting.wait()
+                    else:
+                        await waiting.wait()
                     continue
                 waiting.worked()
                 lease, work = claimed
                 if work is None:
+                    self._ahead.release()
                     continue
                 if not lease.is_suspect:
                     await out.send((lease, work))
@@ -120,17 +148,29 @@ class Loop:
     ) -> None:
         async with read, out:
             async for lease, work in read:
-                if stop.is_set() or self._breaker.is_open:
-                    await self._release(lease)
-                    continue
                 try:
-                    result = await self._handler.work(work)
-                except ModelUnavailable as error:
-                    self._breaker.failed(error)
+                    result = await anyio.to_thread.run_sync(
+                        self._handler.work, work, self._turn(stop), abandon_on_cancel=True
+                    )
+                except (ModelUnavailable, NotNow):
                     await self._release(lease)
                     continue
-                self._breaker.succeeded()
+                finally:
+                    self._ahead.release()
                 await out.send((lease, work, result))
+
+    @contextmanager
+    def _turn(self, stop: anyio.Event) -> Iterator[None]:
+        # A thread waits here for the model, and not for the event loop, which may be busy when it is free.
+        with self._model_in_use:
+            if self._ended or stop.is_set() or self._breaker.is_open:
+                raise NotNow
+            try:
+                yield
+            except ModelUnavailable as error:
+                self._breaker.failed(error)
+                raise
+            self._breaker.succeeded()
 
     async def _settle(
         self, worked: MemoryObjectReceiveStream[tuple[Lease, Any, Any]], stop: anyio.Event

@@ -14,7 +14,7 @@ AWAY = ModelUnavailable("the provider does not answer")
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The time that the breaker sees, in its one element."""
     now = [1000.0]
-    monkeypatch.setattr(breaker.anyio, "current_time", lambda: now[0])
+    monkeypatch.setattr(breaker, "monotonic", lambda: now[0])
     return now
 
 
