@@ -27,8 +27,9 @@ if TYPE_CHECKING:
 
 VectorOrText = str | Sequence[float] | np.ndarray
 
-_FIRST_LOOK = 0.005
-_LONGEST_LOOK = 0.25
+# Between two looks at whether a version is active: a twentieth of what was waited so far.
+_SHORTEST_PAUSE = 0.005
+_LONGEST_PAUSE = 0.25
 
 
 class Collection:
@@ -182,7 +183,7 @@ class Collection:
         """
         inputs.checked_timeout(timeout)
         params = {"collection": self.row.collection, "key": inputs.checked_key(version.key)}
-        pause = _FIRST_LOOK
+        begun = anyio.current_time()
         try:
             with anyio.fail_after(timeout):
                 async with self.store.database.transaction() as conn:
@@ -193,8 +194,8 @@ class Collection:
                     async with self.store.database.transaction() as conn:
                         if await searching.is_active(conn, file, version.number):
                             return
-                    await anyio.sleep(pause)
-                    pause = min(pause * 1.5, _LONGEST_LOOK)
+                    waited = anyio.current_time() - begun
+                    await anyio.sleep(min(max(waited / 20, _SHORTEST_PAUSE), _LONGEST_PAUSE))
         except TimeoutError:
             raise WaitTimeout(
                 f"timeout: version {version.number} of {version.key!r} was not active after {timeout} s;"

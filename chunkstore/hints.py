@@ -8,6 +8,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from hashlib import blake2b
+from time import monotonic
 
 import anyio
 import psycopg
@@ -26,14 +27,17 @@ def channel(schema: str) -> str:
 
 
 class Hints:
-    """Collects hints and sends one for all that come within a tenth of a second."""
+    """Sends a hint at once, and then one for all that come within a tenth of a second."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
         self._sending: asyncio.Task[None] | None = None
+        self._asked = False
+        self._quiet_until = 0.0
 
     def give(self) -> None:
-        """Asks for a hint to be sent soon; call it after a commit."""
+        """Asks for a hint to be sent; call it after a commit."""
+        self._asked = True
         if self._sending is None or self._sending.done():
             self._sending = asyncio.create_task(self._send())
 
@@ -43,12 +47,15 @@ class Hints:
             await asyncio.wait([self._sending])
 
     async def _send(self) -> None:
-        await asyncio.sleep(QUIET_SECONDS)
-        try:
-            async with self._database.transaction() as conn:
-                await conn.execute(f"NOTIFY {channel(self._database.schema)}".encode())
-        except ChunkstoreError:
-            return
+        while self._asked:
+            await asyncio.sleep(max(0.0, self._quiet_until - monotonic()))
+            self._quiet_until = monotonic() + QUIET_SECONDS
+            self._asked = False  # before it is sent: what commits meanwhile needs one of its own
+            try:
+                async with self._database.transaction() as conn:
+                    await conn.execute(f"NOTIFY {channel(self._database.schema)}".encode())
+            except ChunkstoreError:
+                return
 
 
 class Waiting:
