@@ -63,28 +63,43 @@ class Projector:
         self._model_name = model_name
         self._on_progress = on_progress
         self._owner = f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:8]}"
+        self._looks_at_indexes = False
         self.report = ProjectReport()
 
     async def run(self, *, drain: bool = False, stop: anyio.Event | None = None) -> ProjectReport:
         """Projects until `stop` is set, or with `drain` until every partition is read to its head.
 
-        Indexes that are due are built when there is nothing else to do. Raises UnknownModel.
+        Indexes that are due are built beside it, so that no switch waits for one; a stop breaks a build
+        off, which the next projector begins anew. Raises UnknownModel.
         """
         stop = stop or anyio.Event()
         model = await self._known_model()
         group = leases.projector_group(model)
-        async with listening(self._database, stop) as waiting:
+        async with listening(self._database, stop) as waiting, anyio.create_task_group() as building:
+            looked = False
             while not stop.is_set():
                 if await self._project_all(group, model, stop):
                     waiting.worked()
+                    looked = False
                     continue
-                self.report.indexes_built += await persistently(
-                    lambda: indexes.build_due(self._database, model), stop
-                )
-                if drain and await persistently(lambda: self._is_idle(group), stop):
-                    break
+                if not self._looks_at_indexes:
+                    if drain and looked and await persistently(lambda: self._is_idle(group), stop):
+                        break
+                    looked = self._looks_at_indexes = True
+                    building.start_soon(self._build_due, model, stop, waiting.hint if drain else None)
                 await waiting.wait()
+            building.cancel_scope.cancel()
         return self.report
+
+    async def _build_due(self, model: ModelId, stop: anyio.Event, ended: Callable[[], None] | None) -> None:
+        try:
+            self.report.indexes_built += await persistently(
+                lambda: indexes.build_due(self._database, model), stop
+            )
+        finally:
+            self._looks_at_indexes = False
+        if ended is not None:
+            ended()
 
     async def _known_model(self) -> ModelId:
         async with self._database.transaction(BY_INDEX) as conn:
@@ -149,11 +164,13 @@ class Projector:
     async def _handle(self, checkpoint: Checkpoint, model: ModelId, events: Sequence[Event]) -> None:
         files = sorted({file for event in events for file in _files_of(event, model)})
         self.report.activated += await active.activate(self._database, checkpoint, model, files)
+        embedded = [event for event in events if isinstance(event, ChunksEmbedded) and event.model == model]
+        self.report.removed += await active.clear_idle(self._database, model, embedded)
         for event in events:
             self.report.removed += await self._clear(event, model)
 
     async def _clear(self, event: Event, model: ModelId) -> int:
-        """Removes the search rows that an event says are superseded (rule 18)."""
+        """Removes the search rows that a switch, a rollback or a late commit superseded (rule 18)."""
         match event:
             case VersionActivated(file=int() as file, version=int() as version) if event.model == model:
                 return await active.clear_left_behind(
@@ -168,8 +185,6 @@ class Projector:
                 | VersionAbandoned(file=int() as file, version=int() as version)
             ):
                 return await active.clear_born_superseded(self._database, model, FileId(file), version)
-            case ChunksEmbedded() if event.model == model:
-                return await active.clear_idle(self._database, model, event.chunks)
             case _:
                 return 0
 
