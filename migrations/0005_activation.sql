@@ -264,16 +264,24 @@ BEGIN
 END
 $$;
 
--- The chunks among those of an embedded event that no needed and no active manifest names, by file: their
--- versions were superseded while they were with the model (rule 18). A file's only version needs no look.
-CREATE FUNCTION idle_chunks(_model integer, _chunks bigint[])
+-- The chunks among those of embedded events, of those files, that no needed and no active manifest names, by
+-- file: their versions were superseded while they were with the model (rule 18). A file's only version needs no
+-- look.
+CREATE FUNCTION idle_chunks(_model integer, _files bigint[], _chunks bigint[])
 RETURNS TABLE (file bigint, chunks bigint[])
-STABLE LANGUAGE sql AS $$
+STABLE LANGUAGE plpgsql AS $$
+#variable_conflict use_column
+DECLARE
+    _renewed bigint[] := ARRAY(SELECT file FROM files WHERE file = ANY (_files) AND last_version > 1);
+BEGIN
+    IF _renewed = '{}' THEN
+        RETURN;
+    END IF;
+    RETURN QUERY
     WITH embedded AS MATERIALIZED (
         SELECT c.file, c.chunk_id
         FROM chunks c
-        JOIN files f ON f.file = c.file AND f.last_version > 1
-        WHERE c.chunk_id = ANY (_chunks)
+        WHERE c.chunk_id = ANY (_chunks) AND c.file = ANY (_renewed)
     ),
     -- Once a file: for each chunk again, a look through a long manifest cost more than all else.
     kept AS MATERIALIZED (
@@ -291,7 +299,8 @@ STABLE LANGUAGE sql AS $$
           AND e.chunk_id = ANY (s.chunks)
           AND s.segment = ANY (k.segments)
     )
-    GROUP BY e.file
+    GROUP BY e.file;
+END
 $$;
 
 -- The chunks that a switch from one version to another left behind, versions between them included.

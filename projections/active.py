@@ -9,7 +9,9 @@ from typing import Literal
 import msgspec
 
 from chunkstore import leases, rows
+from chunkstore.arrays import Bigints
 from chunkstore.database import BY_INDEX, Database
+from chunkstore.events import ChunksEmbedded
 from chunkstore.leases import Checkpoint
 from chunkstore.model import ChunkId, FileId, ModelId
 from chunkstore.statements import load
@@ -90,12 +92,17 @@ async def clear_born_superseded(database: Database, model: ModelId, file: FileId
     return await _remove(database, model, file, left)
 
 
-async def clear_idle(database: Database, model: ModelId, chunks: Sequence[ChunkId]) -> int:
+async def clear_idle(database: Database, model: ModelId, embedded: Sequence[ChunksEmbedded]) -> int:
     """Removes search rows of chunks that were superseded while they were embedded; returns how many."""
+    if not embedded:
+        return 0
+    params = {
+        "model": model,
+        "files": sorted({file for event in embedded for file in event.files}),
+        "chunks": Bigints([chunk for event in embedded for chunk in event.chunks]),
+    }
     async with database.transaction(BY_INDEX) as conn:
-        idle = await rows.fetch_all(
-            conn, PROJECTIONS.idle_chunks, {"model": model, "chunks": list(chunks)}, row=_Idle
-        )
+        idle = await rows.fetch_all(conn, PROJECTIONS.idle_chunks, params, row=_Idle)
     removed = 0
     for row in idle:
         removed += await _remove(database, model, row.file, row.chunks)

@@ -18,7 +18,7 @@ SELECT left_behind(%(file)s, %(version)s, (SELECT f.target FROM files f WHERE f.
 -- name: idle_chunks
 -- Embedded chunks that nothing needs any more, by file.
 SELECT file, chunks
-FROM idle_chunks(%(model)s, %(chunks)s::bigint[]);
+FROM idle_chunks(%(model)s, %(files)s::bigint[], %(chunks)b::bigint[]);
 
 -- name: remove_superseded
 -- Removes search rows that nothing needs any more, under the file's lock (rule 18).

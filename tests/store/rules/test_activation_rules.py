@@ -424,7 +424,7 @@ async def test_rule_18_a_chunk_that_was_embedded_for_nothing_leaves_the_search_t
 
 
 async def test_without_rule_18_the_search_table_keeps_what_no_version_needs(world: World) -> None:
-    world.without_python(Projector, "_clear", "case ChunksEmbedded() if event.model == model:", "case None:")
+    world.without_python(Projector, "_handle", "isinstance(event, ChunksEmbedded)", "False")
     assert sorted(await a_version_is_superseded_while_it_is_embedded(world)) == ["one", "two"]
 
 
