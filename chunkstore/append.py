@@ -47,7 +47,7 @@ async def append(database: Database, write: Write, source: ChunkSource) -> Versi
 
     Raises InvalidInput, StaleVersion, IdempotencyKeyReused, VersionFenced.
     """
-    batches = _batches(source, headings=write.headings)
+    batches = in_batches(source, headings=write.headings)
     first: list[Prepared] = await anext(batches, [])
     second = await anext(batches, None)
     if second is None:
@@ -244,7 +244,7 @@ async def _give_up(database: Database, state: FileState, version: int) -> None:
 # --- batches ------------------------------------------------------------------------------------
 
 
-async def _batches(source: ChunkSource, *, headings: bool) -> AsyncIterator[list[Prepared]]:
+async def in_batches(source: ChunkSource, *, headings: bool) -> AsyncIterator[list[Prepared]]:
     """The chunks, checked and hashed, in batches of bounded count and size."""
     batch: list[Prepared] = []
     size = position = 0

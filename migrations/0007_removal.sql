@@ -109,6 +109,7 @@ BEGIN
     DELETE FROM active_versions WHERE file = _file;
     DELETE FROM segments WHERE file = _file;
     DELETE FROM idempotency_keys WHERE file = _file;
+    DELETE FROM sources WHERE file = _file;
     DELETE FROM versions WHERE file = _file;
     UPDATE files SET key = NULL, latest = 0, target = 0 WHERE file = _file;
     PERFORM append_events(

@@ -5,7 +5,7 @@ A worker says once that it is ready. It answers a task with `Opened`, then with 
 """
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import IO, TypeVar
 
 import msgspec
@@ -16,6 +16,9 @@ from chunkstore.model import Chunk
 FRAME_CHUNKS = 512
 FRAME_BYTES = 256 * 1024
 """A frame of chunks is sent when either is reached."""
+
+Cutter = Callable[[Document], Iterable[Chunk]]
+"""A chunker."""
 
 _LENGTH = struct.Struct(">I")
 T = TypeVar("T")

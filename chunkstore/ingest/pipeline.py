@@ -1,56 +1,38 @@
-"""Brings files into a collection: found, read and cut in worker threads, appended a few at a time.
+"""Brings files into a collection: found, compared with what is known of them, read, cut, appended.
 
-A file that cannot be read stops nobody: it is reported, and keeps the version that it has. Pruning
-deletes only what has gone from the folders given, after the keys were shown.
+Files are read in processes of their own while earlier ones are appended. A file that cannot be read
+stops nobody: it is reported, and keeps the version that it has. Pruning deletes only what has gone from
+the folders given, after the keys were shown.
 """
 
-import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
-from itertools import islice
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Literal
 
 import msgspec
-from anyio import create_task_group, to_thread
+from anyio import to_thread
 
+from chunkstore import inputs
 from chunkstore.collection import Collection
 from chunkstore.errors import Conflict, InvalidInput, UnknownFile, UnreadableFile
+from chunkstore.ingest.changes import Checks
 from chunkstore.ingest.chunking import Chunker
-from chunkstore.ingest.document import Document
-from chunkstore.ingest.parsers import parse
-from chunkstore.ingest.sources import Found, Source, find_sources
-from chunkstore.model import Chunk, Version
+from chunkstore.ingest.contents import chunks_of, fingerprint
+from chunkstore.ingest.frames import Cutter, Opened, Task
+from chunkstore.ingest.plan import Step, for_each, planned
+from chunkstore.ingest.process import Limits
+from chunkstore.ingest.reports import IngestReport, Outcome, Outdated, Progress, Tally
+from chunkstore.ingest.sources import Source, find_sources
+from chunkstore.ingest.stamps import Stamp, Stamping, log_again
+from chunkstore.ingest.workers import Workers
+from chunkstore.model import Version
 
-FILES_AT_ONCE = 4
-_CHUNKS_AT_ONCE = 512
+__all__ = ["Checks", "IngestReport", "Limits", "Outdated", "Progress", "ingest"]
 
-Cut = Callable[[Document], Iterable[Chunk]]
-Confirm = Callable[[Sequence[str]], Awaitable[bool]]
-Outcome = Literal["added", "updated", "unchanged", "deleted", "failed"]
+APPENDED_AT_ONCE = 2
+"""Files that are appended while as many others as there are workers are read."""
 
-
-class Progress(msgspec.Struct, frozen=True):
-    """One file is done: the `done`-th of `total`."""
-
-    done: int
-    total: int
-    key: str
-    outcome: Outcome
-
-
-class IngestReport(msgspec.Struct, frozen=True, kw_only=True):
-    """What an ingestion did: files by outcome, and the chunks of the versions that it made or found."""
-
-    added: int = 0
-    updated: int = 0
-    unchanged: int = 0
-    deleted: int = 0
-    failed: tuple[tuple[str, str], ...] = ()
-    """Each path that could not be ingested, with the reason."""
-    chunks_added: int = 0
-    chunks_reused: int = 0
-    embedded: int | None = None
-    """Chunks that a model embedded for it, where the caller waited for that."""
+ConfirmPrune = Callable[[Sequence[str]], Awaitable[bool]]
+ConfirmRechunk = Callable[[Outdated], Awaitable[bool]]
 
 
 async def ingest(
@@ -58,136 +40,119 @@ async def ingest(
     paths: Iterable[str | Path],
     *,
     prune: bool = False,
-    chunker: Cut | None = None,
+    chunker: Cutter | None = None,
+    checks: Checks | None = None,
+    rechunk: bool = False,
+    limits: Limits | None = None,
     on_progress: Callable[[Progress], None] | None = None,
-    confirm_prune: Confirm | None = None,
+    confirm_prune: ConfirmPrune | None = None,
+    confirm_rechunk: ConfirmRechunk | None = None,
 ) -> IngestReport:
     """Appends every file that `paths` mean (files, folders, globs) as a version, and says what came of it.
 
-    With `prune`, files of the collection that have gone from those folders are deleted; first
-    `confirm_prune` gets their keys, and where it answers False, none is. Raises InvalidInput where
-    two files would have one key.
+    A file that `checks` find unchanged is not read. One that an earlier chunker or parser made is left as
+    it is, unless `rechunk` says otherwise or `confirm_rechunk` answers True. With `prune`, files of the
+    collection that have gone from those folders are deleted; first `confirm_prune` gets their keys, and
+    where it answers False, none is. `limits` are what one file may cost.
+
+    Raises InvalidInput where two files would have one key, WorkerFailed where no file can be read here.
     """
     found = await to_thread.run_sync(find_sources, list(paths))
+    cut = chunker or Chunker()
     live = {key async for key in collection.keys()}  # noqa: SIM118
-    work = _Ingestion(collection, chunker or Chunker(), live, len(found.sources), on_progress)
-    await work.append_all(found.sources)
+    tally = Tally(len(found.sources), on_progress)
+    async with Workers(cut, limits or Limits()) as workers, Stamping(collection) as stamping:
+        work = _Ingestion(collection, cut, live, workers, stamping, tally)
+        plan = await planned(collection, found.sources, checks or Checks(), workers, fingerprint(cut))
+        for step in plan.unchanged:
+            await work.pass_over(step, "unchanged")
+        if plan.outdated and not rechunk:
+            rechunk = confirm_rechunk is not None and await confirm_rechunk(plan.counted())
+        for step in [] if rechunk else plan.outdated:
+            await work.pass_over(step, "outdated")
+        await work.append_all([*plan.to_read, *(plan.outdated if rechunk else ())])
     if prune:
-        await work.delete_all(await _lost(found, live), confirm_prune)
-    return work.report([(problem.path, problem.reason) for problem in found.problems])
-
-
-async def _lost(found: Found, live: set[str]) -> list[str]:
-    candidates = sorted(live.difference(source.key for source in found.sources))
-    return await to_thread.run_sync(lambda: [key for key in candidates if found.has_lost(key)])
-
-
-async def _one_by_one(first: list[Chunk], others: Iterator[Chunk]) -> AsyncIterator[Chunk]:
-    """The chunks of a large file, cut in a worker thread some hundreds at a time."""
-    batch = first
-    while batch:
-        for chunk in batch:
-            yield chunk
-        batch = await to_thread.run_sync(lambda: list(islice(others, _CHUNKS_AT_ONCE)))
-
-
-def _printable(path: str) -> str:
-    """The path with the bytes of its name that are no UTF-8 spelled out."""
-    return os.fsencode(path).decode(errors="backslashreplace")
+        lost = await to_thread.run_sync(found.lost, live)
+        await work.delete_all(lost, confirm_prune)
+    return tally.report(found.problems, found.left_out)
 
 
 class _Ingestion:
-    """One run: the files still to do, and what has come of the others."""
+    """One run: what is done with each file."""
 
     def __init__(
         self,
         collection: Collection,
-        cut: Cut,
+        cut: Cutter,
         live: set[str],
-        total: int,
-        on_progress: Callable[[Progress], None] | None,
+        workers: Workers,
+        stamping: Stamping,
+        tally: Tally,
     ) -> None:
         self._collection = collection
         self._cut = cut
         self._live = live
-        self._total = total
-        self._on_progress = on_progress
-        self._outcomes: list[Outcome] = []
-        self._failed: list[tuple[str, str]] = []
-        self._chunks_added = 0
-        self._chunks_reused = 0
-        self._error: Exception | None = None
+        self._workers = workers
+        self._stamping = stamping
+        self._tally = tally
+        self._overtaken: list[Step] = []
 
-    async def append_all(self, sources: Iterable[Source]) -> None:
-        """Appends the files, a few at once. An error that is not one file's ends them all."""
-        remaining = iter(sources)
-        async with create_task_group() as tasks:
-            for _ in range(FILES_AT_ONCE):
-                tasks.start_soon(self._append_remaining, remaining, tasks.cancel_scope.cancel)
-        if self._error is not None:
-            raise self._error
+    async def append_all(self, steps: Iterable[Step]) -> None:
+        """Reads and appends the files. An error that is not one file's ends them all."""
+        at_once = self._workers.most + APPENDED_AT_ONCE
+        await for_each([*steps, *self._overtaken], self._append, at_once=at_once)
 
-    async def _append_remaining(self, remaining: Iterator[Source], cancel: Callable[[], None]) -> None:
+    async def pass_over(self, step: Step, outcome: Outcome) -> None:
+        """Leaves a file as it is; what it lacks for a dead letter is logged again."""
+        stamp = step.known
+        assert stamp is not None, "only a file with a stamp is known not to have changed"
+        if stamp.has_dead_letters and not await log_again(self._collection, stamp):
+            self._overtaken.append(Step(step.source))  # somebody else has appended to it meanwhile
+            return
+        if step.opened is not None:
+            await self._stamp(step.source, stamp.version, step.opened, stamp.parser, stamp.chunker)
+        self._tally.chunks_reused += stamp.chunks
+        self._tally.done(step.source.key, outcome)
+
+    async def _append(self, step: Step) -> None:
+        source = step.source
         try:
-            for source in remaining:
-                await self._append(source)
-        except Exception as error:  # noqa: BLE001 - raised again outside the group, by itself
-            self._error = error
-            cancel()
-
-    async def _append(self, source: Source) -> None:
-        try:
-            first, others = await to_thread.run_sync(self._read, source.path)
-            chunks = _one_by_one(first, others) if len(first) == _CHUNKS_AT_ONCE else first
-            version = await self._collection.append(source.key, chunks)
+            inputs.checked_key(source.key)
+            task = Task(source.encoded_path, known=step.compared)
+            async with self._workers.reading(task) as reading:
+                opened = reading.opened
+                if opened.parser is None:
+                    await reading.done()
+                    await self.pass_over(msgspec.structs.replace(step, opened=opened), "unchanged")
+                    return
+                chunks = await chunks_of(reading, None if self._workers.cuts else self._cut)
+                version = await self._collection.append(source.key, chunks)
         except (UnreadableFile, InvalidInput, Conflict) as error:
-            self._failed.append((str(source.path), str(error)))
-            self._done(source.key, "failed")
-        else:
-            self._count(version)
-            self._done(source.key, self._outcome(version))
+            self._tally.failed(source.key, str(source.path), str(error))
+            return
+        await self._stamp(source, version.number, opened, opened.parser, fingerprint(self._cut))
+        self._tally.chunks_added += version.added
+        self._tally.chunks_reused += version.chunks if version.unchanged else version.reused
+        self._tally.done(source.key, self._outcome(version))
 
-    def _read(self, path: Path) -> tuple[list[Chunk], Iterator[Chunk]]:
-        """The file's first chunks, and the others, still to be cut."""
-        chunks = iter(self._cut(parse(path)))
-        return list(islice(chunks, _CHUNKS_AT_ONCE)), chunks
+    async def _stamp(self, source: Source, version: int, opened: Opened, parser: str, chunker: str) -> None:
+        stamp = Stamp.of(source.key, version, opened, parser=parser, chunker=chunker)
+        await self._stamping.add(stamp)
 
-    async def delete_all(self, keys: Sequence[str], confirm: Confirm | None) -> None:
+    async def delete_all(self, keys: Sequence[str], confirm: ConfirmPrune | None) -> None:
         """Deletes the files of these keys, unless the caller is asked and refuses."""
         if not keys or (confirm is not None and not await confirm(keys)):
             return
-        self._total += len(keys)
+        self._tally.total += len(keys)
         for key in keys:
             try:
                 await self._collection.delete(key)
             except UnknownFile:  # somebody erased it meanwhile
-                self._total -= 1
+                self._tally.total -= 1
             else:
-                self._done(key, "deleted")
-
-    def report(self, problems: list[tuple[str, str]]) -> IngestReport:
-        """What was done; `problems` are the paths that led to no file."""
-        count = self._outcomes.count
-        return IngestReport(
-            added=count("added"),
-            updated=count("updated"),
-            unchanged=count("unchanged"),
-            deleted=count("deleted"),
-            failed=tuple(sorted((_printable(path), reason) for path, reason in [*problems, *self._failed])),
-            chunks_added=self._chunks_added,
-            chunks_reused=self._chunks_reused,
-        )
+                self._tally.done(key, "deleted")
 
     def _outcome(self, version: Version) -> Outcome:
         if version.unchanged:
             return "unchanged"
         return "updated" if version.key in self._live else "added"
-
-    def _count(self, version: Version) -> None:
-        self._chunks_added += version.added
-        self._chunks_reused += version.chunks if version.unchanged else version.reused
-
-    def _done(self, key: str, outcome: Outcome) -> None:
-        self._outcomes.append(outcome)
-        if self._on_progress is not None:
-            self._on_progress(Progress(len(self._outcomes), self._total, key, outcome))

@@ -6,14 +6,17 @@ wildcard; the root of a single file is the folder that it lies in.
 
 In a folder, what is hidden, version control's or a tool's own, no text (unless its name promises
 text) or no regular file is left out, and so are links that lead out of the root or round in circles.
+How many were left out is counted by the reason.
 """
 
 import errno
 import os
 import re
 import stat
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path, PurePath
+from typing import Literal
 
 import msgspec
 
@@ -24,6 +27,18 @@ from chunkstore.ingest.parsers import is_registered
 
 _TOOL_FOLDERS = frozenset({"CVS", "_darcs", "__pycache__", "node_modules"})
 _HEAD_BYTES = 8_192
+_UNUSABLE = re.compile("[\0\ud800-\udb7f\udc00-\udc7f\udd00-\udfff]")
+"""Of the surrogates, those alone can stand in a path that spell the bytes of no UTF-8 text."""
+
+
+LeftOut = Literal[
+    "hidden",
+    "a tool's own folder",
+    "not text",
+    "not a regular file",
+    "a link out of the folder",
+    "a circle of links",
+]
 
 
 class Source(msgspec.Struct, frozen=True):
@@ -31,6 +46,11 @@ class Source(msgspec.Struct, frozen=True):
 
     key: str
     path: Path
+
+    @property
+    def encoded_path(self) -> bytes:
+        """The path as the file system has it."""
+        return os.fsencode(self.path)
 
 
 class Problem(msgspec.Struct, frozen=True):
@@ -69,6 +89,13 @@ class Found(msgspec.Struct, frozen=True):
     sources: tuple[Source, ...]
     roots: tuple[Root, ...]
     problems: tuple[Problem, ...]
+    left_out: Mapping[LeftOut, int]
+    """How many files and folders were left out, by the reason. A folder counts as one."""
+
+    def lost(self, keys: Iterable[str]) -> list[str]:
+        """Those of the keys whose file has gone from one of the roots, sorted."""
+        found = {source.key for source in self.sources}
+        return [key for key in sorted(set(keys) - found) if self.has_lost(key)]
 
     def has_lost(self, key: str) -> bool:
         """True where the file of this key has gone from one of the roots."""
@@ -84,11 +111,13 @@ def find_sources(paths: Iterable[str | Path]) -> Found:
     sources: dict[str, Source] = {}
     roots: list[Root] = []
     problems: list[Problem] = []
+    left_out: Counter[LeftOut] = Counter()
     for given in paths:
-        root, found, failed = _looked_up(str(given))
-        roots += [root] if root else []
-        problems += failed
-        for source in found:
+        looked_up = _looked_up(str(given))
+        roots += [looked_up.root] if looked_up.root else []
+        problems += looked_up.problems
+        left_out += looked_up.left_out
+        for source in looked_up.sources:
             known = sources.setdefault(source.key, source)
             if known.path != source.path:
                 raise InvalidInput(
@@ -96,35 +125,52 @@ def find_sources(paths: Iterable[str | Path]) -> Found:
                     str(source.path),
                     f"{known.path} has the key {source.key!r} already: rename one folder",
                 )
-    return Found(tuple(source for _, source in sorted(sources.items())), tuple(roots), tuple(problems))
+    in_order = tuple(source for _, source in sorted(sources.items()))
+    return Found(in_order, tuple(roots), tuple(problems), dict(left_out))
 
 
-def _looked_up(given: str) -> tuple[Root | None, list[Source], list[Problem]]:
-    if not given or "\0" in given:
+class _LookedUp(msgspec.Struct):
+    """What one path came to."""
+
+    sources: list[Source] = []
+    problems: list[Problem] = []
+    root: Root | None = None
+    left_out: Counter[LeftOut] = msgspec.field(default_factory=Counter[LeftOut])
+
+
+def _looked_up(given: str) -> _LookedUp:
+    if not given or _UNUSABLE.search(given):
         raise InvalidInput("paths", given, "a path is text of at least one character without NUL")
     path = Path(os.path.abspath(given))  # noqa: PTH100 - resolve() would follow links, and change the keys
     if path.is_dir():
         return _walked(path, None)
     if path.exists():
-        return None, [Source(_prefix(path.parent) + path.name, path)], []
+        return _LookedUp([Source(_prefix(path.parent) + path.name, path)])
     if not has_wildcard(given):
-        return None, [], [Problem(given, "no such file or folder")]
+        return _LookedUp(problems=[Problem(given, "no such file or folder")])
     folder, pattern = split_root(path)
-    root, found, problems = _walked(folder, matcher(pattern))
-    if not found and not problems:
-        problems = [Problem(given, "no file matches")]
-    return root, found, problems
+    looked_up = _walked(folder, matcher(pattern))
+    if not looked_up.sources and not looked_up.problems:
+        looked_up.problems.append(Problem(given, "no file matches"))
+    return looked_up
 
 
-def _walked(folder: Path, pattern: re.Pattern[str] | None) -> tuple[Root | None, list[Source], list[Problem]]:
+def _walked(folder: Path, pattern: re.Pattern[str] | None) -> _LookedUp:
     walk = _Walk(folder, _prefix(folder))
-    found = [
-        source
-        for source in walk.files()
-        if pattern is None or pattern.fullmatch(source.key.removeprefix(walk.prefix))
-    ]
+    wanted: list[Source] = []
+    unwanted = 0
+    for source in walk.files():
+        if pattern is None or pattern.fullmatch(source.key.removeprefix(walk.prefix)):
+            if _is_wanted(source.path):
+                wanted.append(source)
+            else:
+                unwanted += 1
+    # What a glob does not mean is not missed.
+    left_out = Counter[LeftOut]() if pattern else walk.left_out
+    if unwanted:
+        left_out["not text"] += unwanted
     root = Root(folder, walk.prefix, pattern, tuple(walk.unseen))
-    return root, [source for source in found if _is_wanted(source.path)], walk.problems
+    return _LookedUp(wanted, walk.problems, root, left_out)
 
 
 class _Walk:
@@ -134,6 +180,7 @@ class _Walk:
         self.prefix = prefix
         self.problems: list[Problem] = []
         self.unseen: list[str] = []
+        self.left_out: Counter[LeftOut] = Counter()
         self._root = root
         self._real_root = Path(os.path.realpath(root))
 
@@ -144,33 +191,47 @@ class _Walk:
             folder, above = pending.pop()
             identity = _identity(folder)
             if identity in above:
+                self.left_out["a circle of links"] += 1
                 continue
             for path in self._listed(folder):
                 mode = self._mode(path)
                 if stat.S_ISREG(mode):
                     yield Source(self._key(path), path)
-                elif stat.S_ISDIR(mode) and path.name not in _TOOL_FOLDERS:
+                elif stat.S_ISDIR(mode) and path.name in _TOOL_FOLDERS:
+                    self.left_out["a tool's own folder"] += 1
+                elif stat.S_ISDIR(mode):
                     pending.append((path, above | {identity}))
+                elif mode:
+                    self.left_out["not a regular file"] += 1
 
     def _listed(self, folder: Path) -> list[Path]:
         """What is in the folder and not hidden."""
         try:
             with os.scandir(folder) as entries:
-                return [Path(entry.path) for entry in entries if not entry.name.startswith(".")]
+                listed = [Path(entry.path) for entry in entries]
         except OSError as error:
             self._fail(folder, error)
             self.unseen.append(self.prefix if folder == self._root else self._key(folder) + "/")
             return []
+        shown = [path for path in listed if not path.name.startswith(".")]
+        if len(shown) < len(listed):
+            self.left_out["hidden"] += len(listed) - len(shown)
+        return shown
 
     def _mode(self, path: Path) -> int:
         """What stands at the path or where its link leads; 0 for a link that leads out or nowhere."""
         try:
             mode = path.stat().st_mode
-            return 0 if path.is_symlink() and not self._is_inside(path) else mode
+            if path.is_symlink() and not self._is_inside(path):
+                self.left_out["a link out of the folder"] += 1
+                return 0
         except OSError as error:
-            if error.errno != errno.ELOOP:
+            if error.errno == errno.ELOOP:
+                self.left_out["a circle of links"] += 1
+            else:
                 self._fail(path, error)
             return 0
+        return mode
 
     def _key(self, path: Path) -> str:
         return self.prefix + path.relative_to(self._root).as_posix()

@@ -11,7 +11,6 @@ import signal
 import stat
 import sys
 import threading
-from collections.abc import Callable, Iterable
 from hashlib import blake2b
 from pathlib import Path
 from typing import IO, Literal
@@ -21,16 +20,13 @@ import msgspec
 from chunkstore.errors import ChunkstoreError, UnreadableFile
 from chunkstore.ingest import frames, parsers
 from chunkstore.ingest.document import Document
-from chunkstore.ingest.frames import Answer, Done, Failed, Opened, Ready, Setup, Task, Text
-from chunkstore.model import Chunk
+from chunkstore.ingest.frames import Answer, Cutter, Done, Failed, Opened, Ready, Setup, Task, Text
 
 HASH_BYTES = 16
 _READ_BYTES = 1 << 20
 _TEXT_CHARACTERS = 1 << 18
 _GRACE_SECONDS = 5.0
 """After which the kernel ends a worker that its parent should have killed, and could not."""
-
-Cutter = Callable[[Document], Iterable[Chunk]]
 
 
 def main() -> None:

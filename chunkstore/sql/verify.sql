@@ -570,6 +570,11 @@ FROM erased
 JOIN idempotency_keys USING (file)
 GROUP BY file
 UNION ALL
+SELECT 'sources', file, count(*)
+FROM erased
+JOIN sources USING (file)
+GROUP BY file
+UNION ALL
 SELECT 'chunks', file, count(*)
 FROM erased
 JOIN chunks USING (file)
@@ -607,7 +612,7 @@ FROM (
         ('files', 'key'), ('versions', 'metadata'), ('versions', 'digest'), ('segments', 'hashes'),
         ('segments', 'digest'), ('idempotency_keys', 'key'), ('idempotency_keys', 'digest'), ('chunks', 'hash'),
         ('chunks', 'text_hash'), ('chunks', 'content'), ('chunks', 'metadata'), ('embeddings', 'embedding'),
-        ('dead_letters', 'error')
+        ('dead_letters', 'error'), ('sources', 'size'), ('sources', 'mtime_ns'), ('sources', 'hash')
     UNION ALL
     SELECT t.search_table, 'embedding'
     FROM collections c

@@ -2,15 +2,14 @@
 
 import os
 import shutil
-import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
 from chunkstore.collection import Collection
-from chunkstore.errors import InvalidInput
-from chunkstore.ingest import pipeline
+from chunkstore.errors import DatabaseError, InvalidInput
+from chunkstore.ingest import frames
 from chunkstore.ingest.chunking import Chunker
 from chunkstore.ingest.document import Document
 from chunkstore.ingest.parsers import parse
@@ -115,7 +114,7 @@ async def test_a_file_of_more_chunks_than_are_cut_at_once_is_whole(
     text = "".join(f"Sentence number {i} says something else than the others. " for i in range(3_000))
     (tmp_path / "d" / "long.txt").write_text(text)
     report = await ingest(collection, [tmp_path / "d"], chunker=Chunker(20))
-    assert report.chunks_added > 2 * pipeline._CHUNKS_AT_ONCE
+    assert report.chunks_added > 2 * frames.FRAME_CHUNKS
     assert await latest(collection, "d/long.txt") == list(Chunker(20)(Document(text)))
 
 
@@ -124,7 +123,7 @@ async def test_a_chunker_of_ones_own_may_return_a_list(collection: Collection, t
         return [Chunk(line) for line in document.text.splitlines()]
 
     (tmp_path / "d").mkdir()
-    contents = [f"line {i}" for i in range(pipeline._CHUNKS_AT_ONCE * 2)]
+    contents = [f"line {i}" for i in range(frames.FRAME_CHUNKS * 2)]
     (tmp_path / "d" / "lines.txt").write_text("\n".join(contents))
     await ingest(collection, [tmp_path / "d"], chunker=lines)
     assert [chunk.content for chunk in await latest(collection, "d/lines.txt")] == contents
@@ -171,14 +170,25 @@ async def test_two_files_with_one_key_are_refused_and_nothing_is_written(
     assert await live(collection) == []
 
 
+async def test_a_chunker_that_fails_over_a_file_is_that_files_failure(
+    collection: Collection, texts: Path
+) -> None:
+    def breaks_over_code(document: Document) -> Iterator[Chunk]:
+        if document.language == "c":
+            raise ZeroDivisionError("no such luck")
+        yield Chunk(document.text)
+
+    report = await ingest(collection, [texts], chunker=breaks_over_code)
+    assert numbers(report) == (2, 0, 0, 0, 1)
+    assert report.failed[0][1] == "the chunker failed: ZeroDivisionError: no such luck"
+
+
 async def test_an_error_that_is_not_one_files_ends_the_ingestion_as_itself(
     collection: Collection, texts: Path
 ) -> None:
-    def broken(document: Document) -> Iterator[Chunk]:
-        raise ZeroDivisionError
-
-    with pytest.raises(ZeroDivisionError):
-        await ingest(collection, [texts], chunker=broken)
+    await collection.store.database.close()
+    with pytest.raises(DatabaseError):
+        await ingest(collection, [texts])
 
 
 # --- prune --------------------------------------------------------------------------------------
@@ -246,7 +256,7 @@ async def test_a_prune_that_finds_nothing_asks_nothing(collection: Collection, t
     await ingest(collection, [texts], prune=True, confirm_prune=confirm)
 
 
-# --- progress and threads -----------------------------------------------------------------------
+# --- progress -----------------------------------------------------------------------------------
 
 
 async def test_progress_tells_every_file_once_and_how_many_there_are(
@@ -267,35 +277,3 @@ async def test_progress_tells_every_file_once_and_how_many_there_are(
         "texts/broken.md": "failed",
         "texts/zlib-zpipe.c": "deleted",
     }
-
-
-@pytest.fixture
-def many(tmp_path: Path) -> Path:
-    """A folder of twenty small files."""
-    folder = tmp_path / "many"
-    folder.mkdir()
-    for i in range(20):
-        (folder / f"{i}.txt").write_text(f"file {i}")
-    return folder
-
-
-async def test_some_files_are_cut_at_once_each_in_a_worker_thread(collection: Collection, many: Path) -> None:
-    gate = threading.Barrier(pipeline.FILES_AT_ONCE)
-
-    def together(document: Document) -> list[Chunk]:
-        assert threading.current_thread() is not threading.main_thread()
-        gate.wait(timeout=30)
-        return [Chunk(document.text)]
-
-    assert (await ingest(collection, [many], chunker=together)).added == 20
-
-
-async def test_no_more_files_than_that_are_open_at_once(collection: Collection, many: Path) -> None:
-    gate = threading.Barrier(pipeline.FILES_AT_ONCE + 1)
-
-    def never_together(document: Document) -> list[Chunk]:
-        gate.wait(timeout=0.5)
-        return [Chunk(document.text)]
-
-    with pytest.raises(threading.BrokenBarrierError):
-        await ingest(collection, [many], chunker=never_together)

@@ -1,0 +1,97 @@
+"""Says what an ingestion would do, and writes nothing: files are read, cut, and compared by their digests."""
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from anyio import to_thread
+
+from chunkstore import inputs
+from chunkstore.append import ChunkSource, in_batches
+from chunkstore.collection import Collection
+from chunkstore.errors import InvalidInput, UnreadableFile
+from chunkstore.ingest.changes import Checks
+from chunkstore.ingest.chunking import Chunker
+from chunkstore.ingest.contents import chunks_of, fingerprint
+from chunkstore.ingest.frames import Cutter, Task
+from chunkstore.ingest.pipeline import APPENDED_AT_ONCE
+from chunkstore.ingest.plan import Step, for_each, planned
+from chunkstore.ingest.process import Limits
+from chunkstore.ingest.reports import IngestReport, Outcome, Progress, Tally
+from chunkstore.ingest.sources import find_sources
+from chunkstore.ingest.stamps import digests
+from chunkstore.ingest.workers import Workers
+from chunkstore.manifests import Segmenter
+
+_NO_METADATA = b"{}"
+
+
+async def rehearse(
+    collection: Collection | None,
+    paths: Iterable[str | Path],
+    *,
+    prune: bool = False,
+    chunker: Cutter | None = None,
+    checks: Checks | None = None,
+    limits: Limits | None = None,
+    on_progress: Callable[[Progress], None] | None = None,
+) -> IngestReport:
+    """What `ingest` would report of files; None for a collection that is not there yet.
+
+    Outdated files are counted as such, whatever `rechunk` would be. Chunks are not counted.
+    """
+    found = await to_thread.run_sync(find_sources, list(paths))
+    cut = chunker or Chunker()
+    live = set[str]() if collection is None else {key async for key in collection.keys()}  # noqa: SIM118
+    tally = Tally(len(found.sources), on_progress)
+    async with Workers(cut, limits or Limits()) as workers:
+        plan = await planned(collection, found.sources, checks or Checks(), workers, fingerprint(cut))
+        for step in plan.unchanged:
+            tally.done(step.source.key, "unchanged")
+        for step in plan.outdated:
+            tally.done(step.source.key, "outdated")
+        held = await _held(collection, plan.to_read)
+
+        async def read(step: Step) -> None:
+            key = step.source.key
+            try:
+                inputs.checked_key(key)
+                digest = await _digest(workers, step, None if workers.cuts else cut)
+            except (UnreadableFile, InvalidInput) as error:
+                tally.failed(key, str(step.source.path), str(error))
+                return
+            same = digest is None or digest == held.get(key)
+            outcome: Outcome = "unchanged" if same else "updated" if key in live else "added"
+            tally.done(key, outcome)
+
+        await for_each(plan.to_read, read, at_once=workers.most + APPENDED_AT_ONCE)
+    lost = await to_thread.run_sync(found.lost, live) if prune else []
+    tally.total += len(lost)
+    for key in lost:
+        tally.done(key, "deleted")
+    return tally.report(found.problems, found.left_out)
+
+
+async def _held(collection: Collection | None, steps: list[Step]) -> dict[str, bytes]:
+    if collection is None or not steps:
+        return {}
+    return await digests(collection, [step.source.key for step in steps])
+
+
+async def _digest(workers: Workers, step: Step, cut: Cutter | None) -> bytes | None:
+    """The digest of the version that the file would be; None where its content has not changed."""
+    task = Task(step.source.encoded_path, known=step.compared)
+    async with workers.reading(task) as reading:
+        if reading.opened.parser is None:
+            await reading.done()
+            return None
+        return await _digested(await chunks_of(reading, cut))
+
+
+async def _digested(chunks: ChunkSource) -> bytes:
+    segmenter = Segmenter()
+    async for batch in in_batches(chunks, headings=True):
+        for _ in segmenter.feed(batch):
+            pass
+    for _ in segmenter.finish():
+        pass
+    return segmenter.digest(_NO_METADATA)
