@@ -152,6 +152,22 @@ class EmbeddingFailed(ChunkstoreError):
     """The model gave no usable vector for these texts; counts as an attempt."""
 
 
+class TextsFailed(EmbeddingFailed):
+    """The model has a vector for some of the texts only.
+
+    `vectors` are `(n, dimensions) float32`, `errors` says by row why that row holds none.
+    """
+
+    def __init__(self, vectors: object, errors: dict[int, str]) -> None:
+        self.vectors = vectors
+        self.errors = errors
+        super().__init__(next(iter(errors.values())))
+
+
+class ModelRefused(ChunkstoreError):
+    """The model's provider refuses the key, the model or every text: stops the consumer, at no attempts."""
+
+
 class ModelUnavailable(ChunkstoreError):
     """The model's provider does not answer; opens the breaker and consumes no attempts."""
 

@@ -13,8 +13,8 @@ Ten lines are a model:
 
     collection = await store.collection("notes", model=Lengths())
 
-Two more protocols are optional: `EmbedsQueries` for a model that reads a query otherwise than a chunk,
-`CountsTokens` for one that reads only so many tokens of a text.
+Three more protocols are optional: `EmbedsQueries` for a model that reads a query otherwise than a chunk,
+`CountsTokens` for one that reads only so many tokens of a text, `Spends` for one that has to be paid for.
 """
 
 from collections.abc import Sequence
@@ -81,6 +81,25 @@ class CountsTokens(Protocol):
 
         Blocking; may be called in any thread, also while `embed` runs.
         """
+        ...
+
+
+class Spent(msgspec.Struct, frozen=True):
+    """What the calls of a model came to."""
+
+    requests: int = 0
+    tokens: int = 0
+    cost: float | None = None
+    """In the currency of the price that was given; None without a price."""
+
+
+@runtime_checkable
+class Spends(Protocol):
+    """A model of a service that counts, and bills, what it reads."""
+
+    @property
+    def spent(self) -> Spent:
+        """What all calls of this object so far came to."""
         ...
 
 

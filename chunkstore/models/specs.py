@@ -1,11 +1,12 @@
 """Opens a model by its spec, and says what a model is without loading it where that is possible.
 
-Specs: `hashing:D`, `minilm`, `sentence-transformers:PATH`.
+Specs: `hashing:D`, `minilm`, `sentence-transformers:PATH`, `openai:MODEL[,option=value…]`.
 """
 
 from typing import get_args
 
 from chunkstore.errors import InvalidInput, UnknownModel
+from chunkstore.models.endpoint import options as endpoint
 from chunkstore.models.protocol import Distance, Model, ModelDescription
 
 MAX_HASHING_DIMENSIONS = 4096
@@ -15,7 +16,9 @@ MAX_DIMENSIONS = 16_000
 
 MINILM = ModelDescription("all-MiniLM-L6-v2", 384, "cosine")
 
-_SPECS = "one of: hashing:D (D from 1 to 4096), minilm, sentence-transformers:PATH"
+_SPECS = (
+    "one of: hashing:D (D from 1 to 4096), minilm, sentence-transformers:PATH, openai:MODEL[,option=value…]"
+)
 _DISTANCES: tuple[str, ...] = get_args(Distance)
 
 
@@ -31,6 +34,10 @@ def open_model(spec: str, *, device: str | None = None) -> Model:
         from chunkstore.models.hashing import HashingModel
 
         return HashingModel(_hashing_dimensions(spec, argument))
+    if kind == "openai":
+        from chunkstore.models.endpoint.model import EndpointModel
+
+        return EndpointModel(endpoint.read(argument))
     from chunkstore.models.sentence_transformers import SentenceTransformersModel, minilm_path
 
     if kind == "minilm":
@@ -41,7 +48,8 @@ def open_model(spec: str, *, device: str | None = None) -> Model:
 def describe(model: Model | str) -> ModelDescription:
     """Name, dimensions and distance of a model or of a spec.
 
-    A spec is loaded only if its dimensions are not known without (`sentence-transformers:PATH`).
+    A spec is loaded only if its dimensions are not known without (`sentence-transformers:PATH`, and
+    `openai:MODEL` without dimensions, which asks the service).
     Raises InvalidInput if what the model says of itself cannot be stored.
     """
     if isinstance(model, Model):
@@ -50,6 +58,8 @@ def describe(model: Model | str) -> ModelDescription:
     if kind == "hashing":
         dimensions = _hashing_dimensions(model, argument)
         return ModelDescription(f"hashing-{dimensions}", dimensions, "cosine")
+    if kind == "openai" and (known := endpoint.dimensions_of(options := endpoint.read(argument))):
+        return ModelDescription(endpoint.name_of(options), known, "cosine")
     return MINILM if kind == "minilm" else describe(open_model(model))
 
 
@@ -57,9 +67,9 @@ def _parsed(spec: object) -> tuple[str, str]:
     if not isinstance(spec, str) or not spec.strip():
         raise InvalidInput("model", spec, _SPECS)
     kind, colon, argument = spec.partition(":")
-    if kind not in ("hashing", "minilm", "sentence-transformers"):
+    if kind not in ("hashing", "minilm", "sentence-transformers", "openai"):
         raise UnknownModel(f"no model answers to {ascii(spec)[:80]}; known is {_SPECS}")
-    if (kind == "minilm" and colon) or (kind == "sentence-transformers" and not argument.strip()):
+    if (kind == "minilm" and colon) or (kind in ("sentence-transformers", "openai") and not argument.strip()):
         raise InvalidInput("model", spec, _SPECS)
     if kind == "hashing" and not colon:
         argument = str(DEFAULT_HASHING_DIMENSIONS)
@@ -87,6 +97,8 @@ def spec_of(name: str) -> str | None:
     """The spec that opens the model of this stored name, where the name alone tells."""
     if name == MINILM.name:
         return "minilm"
+    if name.startswith("openai:") and ",prefixes=" not in name:
+        return name
     kind, dash, dimensions = name.partition("-")
     return f"hashing:{dimensions}" if kind == "hashing" and dash and dimensions.isdecimal() else None
 
