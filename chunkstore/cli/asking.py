@@ -20,5 +20,10 @@ async def confirmed(question: str, *, yes: bool) -> bool:
 
 def check_can_ask(question: str) -> None:
     """Raises ConfirmationNeeded unless somebody sits at a terminal."""
-    if not sys.stdin.isatty():
+    if not can_ask():
         raise ConfirmationNeeded(f"nobody can be asked here, so give --yes: {question}")
+
+
+def can_ask() -> bool:
+    """Whether somebody sits at a terminal."""
+    return sys.stdin.isatty()

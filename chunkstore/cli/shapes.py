@@ -45,14 +45,19 @@ class FailedFile(msgspec.Struct, frozen=True):
 
 
 class Ingested(msgspec.Struct, frozen=True, kw_only=True):
-    """What an ingestion came to: files, then chunks."""
+    """What an ingestion came to, or with `dry_run` would come to: files, then chunks."""
 
     collection: str
+    dry_run: bool
     added: int
     updated: int
     unchanged: int
+    outdated: int
+    """Files that have not changed, left as an earlier chunker or parser made them."""
     deleted: int
     failed: list[FailedFile]
+    left_out: dict[str, int]
+    """How many files and folders were passed over in the folders given, by the reason."""
     chunks_added: int
     chunks_reused: int
     embedded: int
@@ -61,18 +66,23 @@ class Ingested(msgspec.Struct, frozen=True, kw_only=True):
     """Embeddings that the collection's files still lack until searches see what was ingested."""
 
     @classmethod
-    def of(cls, collection: str, report: "IngestReport", *, embedded: int, waiting: int) -> "Ingested":
+    def of(
+        cls, collection: str, report: "IngestReport", *, waiting: int = 0, dry_run: bool = False
+    ) -> "Ingested":
         """The report of the pipeline, with what became of the chunks."""
         return cls(
             collection=collection,
+            dry_run=dry_run,
             added=report.added,
             updated=report.updated,
             unchanged=report.unchanged,
+            outdated=report.outdated,
             deleted=report.deleted,
             failed=[FailedFile(path, reason) for path, reason in report.failed],
+            left_out={**report.left_out},
             chunks_added=report.chunks_added,
             chunks_reused=report.chunks_reused,
-            embedded=embedded,
+            embedded=report.embedded or 0,
             waiting=waiting,
         )
 
