@@ -1,10 +1,16 @@
-"""The example of the race, run for a second: what it prints is what it should be."""
+"""What the model is given in vain: the race of the example for a second, and the bound driven by hand."""
 
+import anyio
 import pytest
 
+from chunkstore.model import Chunk
+from chunkstore.store import ChunkStore
+from consumers.embedding import EmbeddingConsumer
 from examples.reupload_race.ledger import InVain, Ledger, Waste
 from examples.reupload_race.race import Outcome, race_all
 from examples.reupload_race.uploads import texts_of
+from tests.faults.asking import until
+from tests.faults.models import MODEL, Held
 
 
 @pytest.fixture(scope="module")
@@ -56,3 +62,23 @@ def test_the_ledger_tells_by_its_read_what_could_be_known(monkeypatch: pytest.Mo
     assert ledger.waste() == Waste(
         given=4 + 3 + 3 + 30, not_read=InVain(3, 2), waiting=InVain(3, 3), in_model=InVain(4, 4)
     )
+
+
+async def test_of_a_replaced_version_each_consumer_pays_for_the_batch_in_the_model_and_the_next_alone(
+    store: ChunkStore,
+) -> None:
+    docs = await store.collection("docs", model=MODEL)
+    await docs.append("a", [Chunk(f"first {number}") for number in range(80)])
+    model, stop = Held(), anyio.Event()
+    async with anyio.create_task_group() as tasks:
+        for _ in range(2):
+            tasks.start_soon(lambda: EmbeddingConsumer(store, model, batch=8).run(stop=stop))
+        await until(store, "SELECT count(*) >= 4 FROM leases")
+        with anyio.move_on_after(1):  # whoever reads further has a second to show it
+            await until(store, "SELECT count(*) > 4 FROM leases")
+        await docs.append("a", [Chunk(f"second {number}") for number in range(80)])
+        model.go.set()
+        await until(store, "SELECT sum(lacking) = 0 FROM waiting")
+        stop.set()
+    assert sorted({len(call) for call in model.calls}) == [8]
+    assert len([text for text in model.texts if text.startswith("first")]) == 4 * 8
