@@ -3,6 +3,7 @@
 Neither side stores vectors: what is measured is how work reaches a consumer and leaves it.
 """
 
+from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from chunkstore.collection import Collection
 from chunkstore.embeddings import Owed
 from chunkstore.leases import Lease
 from chunkstore.model import ModelId
+from consumers.batching import Batching
 from consumers.loop import Loop
 
 BATCH = 256
@@ -72,13 +74,16 @@ class _Acknowledging:
 
     def __init__(self, model: ModelId) -> None:
         self._model = model
+        self.batching = Batching()
         self.read_chunks = 0
 
     async def read(self, conn: AsyncConnection[Any], lease: Lease) -> list[Owed]:
         return await embeddings.owed(conn, lease, self._model)
 
-    async def work(self, work: list[Owed]) -> None:
-        self.read_chunks += len(work)
+    def work(self, work: list[Owed], turn: AbstractContextManager[None]) -> None:
+        with turn:
+            self.read_chunks += len(work)
+            self.batching.took(len(work), 0.0)
 
     async def settle(
         self, conn: AsyncConnection[Any], lease: Lease, _work: list[Owed], _result: None
@@ -103,5 +108,6 @@ async def _append(store: ChunkStore, collection: Collection, number: int) -> tup
 async def _drain(store: ChunkStore, model: ModelId) -> None:
     handler = _Acknowledging(model)
     group = leases.embedding_group(model)
-    await Loop(store.database, group, handler, batch=BATCH, lease_seconds=60).run(drain=True)
+    loop = Loop(store.database, group, handler, batching=handler.batching, lease_seconds=60)
+    await loop.run(drain=True)
     assert handler.read_chunks, "every chunk of the log is owed, since none was embedded"

@@ -6,6 +6,7 @@ batch, counts attempts for single chunks alone, and writes in one transaction wi
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from time import monotonic
 from typing import Any
 
 import anyio
@@ -23,6 +24,7 @@ from chunkstore.models import Model
 from chunkstore.models.checks import checked_vectors
 from chunkstore.search_tables import ModelRow
 from chunkstore.store import ChunkStore
+from consumers.batching import Batching
 from consumers.loop import Handler, Loop, NotNow
 
 MAX_ATTEMPTS = 3
@@ -63,24 +65,28 @@ class Result(msgspec.Struct, frozen=True):
 
 
 class EmbeddingConsumer:
-    """Embeds for one model, for every collection of the store that has it."""
+    """Embeds for one model, for every collection of the store that has it.
+
+    It claims and gives the model up to `batch` chunks at once; with None 256, up to 1,024 where the model
+    is fast.
+    """
 
     def __init__(
         self,
         store: ChunkStore,
         model: Model,
         *,
-        batch: int = 256,
+        batch: int | None = None,
         lease_seconds: float = 60.0,
         on_progress: Callable[[ConsumeReport], None] | None = None,
     ) -> None:
-        if type(batch) is not int or batch < 1:
-            raise InvalidInput("batch", batch, "an integer from 1 on")
+        if batch is not None and (type(batch) is not int or batch < 1):
+            raise InvalidInput("batch", batch, "an integer from 1 on, or None for what suits the model")
         if not lease_seconds > 0:
             raise InvalidInput("lease_seconds", lease_seconds, "a number of seconds above 0")
         self._store = store
         self._model = model
-        self._batch = batch
+        self._batching = Batching(batch)
         self._lease_seconds = lease_seconds
         self._on_progress = on_progress
         self.report = ConsumeReport()
@@ -95,7 +101,7 @@ class EmbeddingConsumer:
             self._store.database,
             leases.embedding_group(known.model),
             self.handler(known),
-            batch=self._batch,
+            batching=self._batching,
             lease_seconds=self._lease_seconds,
         )
         await loop.run(drain=drain, stop=stop)
@@ -103,7 +109,7 @@ class EmbeddingConsumer:
 
     def handler(self, known: ModelRow) -> Handler[Any, Any]:
         """What is done with each range; a subclass that watches the consumer wraps it."""
-        return _Embedding(self._store, self._model, known, self.report, self._on_progress)
+        return _Embedding(self._store, self._model, known, self._batching, self.report, self._on_progress)
 
     async def _known_model(self) -> ModelRow:
         async with self._store.database.transaction() as conn:
@@ -125,12 +131,14 @@ class _Embedding:
         store: ChunkStore,
         model: Model,
         known: ModelRow,
+        batching: Batching,
         report: ConsumeReport,
         on_progress: Callable[[ConsumeReport], None] | None,
     ) -> None:
         self._store = store
         self._model = model
         self._known = known
+        self._batching = batching
         self._report = report
         self._on_progress = on_progress
 
@@ -154,7 +162,9 @@ class _Embedding:
         wanted = list(work.texts)
         try:
             with turn:
+                begun = monotonic()
                 answer = self._model.embed(list(work.texts.values()))
+                self._batching.took(len(wanted), monotonic() - begun)
             array, bad = checked_vectors(self._model, answer, len(wanted))
         except (ModelUnavailable, NotNow):
             raise

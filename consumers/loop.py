@@ -25,6 +25,7 @@ from chunkstore.errors import ChunkstoreError, LeaseLost, ModelUnavailable
 from chunkstore.hints import Waiting, listening
 from chunkstore.leases import Lease
 from chunkstore.retries import persistently
+from consumers.batching import Batching
 from consumers.breaker import Breaker
 
 W = TypeVar("W")
@@ -60,15 +61,21 @@ class Handler(Protocol[W, R]):
 
 
 class Loop:
-    """Runs a handler over a group's ranges of at most `batch` chunks, leased for `lease_seconds`."""
+    """Runs a handler over a group's ranges of at most `batching.size` chunks, leased for `lease_seconds`."""
 
     def __init__(
-        self, database: Database, group: str, handler: Handler[Any, Any], *, batch: int, lease_seconds: float
+        self,
+        database: Database,
+        group: str,
+        handler: Handler[Any, Any],
+        *,
+        batching: Batching,
+        lease_seconds: float,
     ) -> None:
         self._database = database
         self._group = group
         self._handler = handler
-        self._batch = batch
+        self._batching = batching
         self._lease_seconds = lease_seconds
         self._owner = f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:8]}"
         self._breaker = Breaker()
@@ -196,7 +203,7 @@ class Loop:
             lease = await leases.claim(
                 conn,
                 self._group,
-                batch=self._batch,
+                batch=self._batching.size,
                 seconds=self._lease_seconds,
                 owner=self._owner,
                 start=self._start,

@@ -8,6 +8,7 @@ import os
 import socket
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from time import monotonic
 from uuid import uuid4
 
 import anyio
@@ -36,6 +37,8 @@ from projections import active, indexes
 
 _EVENTS = 500
 _RELEASE_SECONDS = 5
+# From one look for indexes that are due to the next, while it waits for events.
+_LOOK_SECONDS = 1.0
 
 
 class ProjectReport(msgspec.Struct):
@@ -76,7 +79,7 @@ class Projector:
         model = await self._known_model()
         group = leases.projector_group(model)
         async with listening(self._database, stop) as waiting, anyio.create_task_group() as building:
-            looked = False
+            looked, next_look = False, 0.0
             while not stop.is_set():
                 if await self._project_all(group, model, stop):
                     waiting.worked()
@@ -85,8 +88,10 @@ class Projector:
                 if not self._looks_at_indexes:
                     if drain and looked and await persistently(lambda: self._is_idle(group), stop):
                         break
-                    looked = self._looks_at_indexes = True
-                    building.start_soon(self._build_due, model, stop, waiting.hint if drain else None)
+                    if monotonic() >= next_look or (drain and not looked):
+                        looked = self._looks_at_indexes = True
+                        next_look = monotonic() + _LOOK_SECONDS
+                        building.start_soon(self._build_due, model, stop, waiting.hint if drain else None)
                 await waiting.wait()
             building.cancel_scope.cancel()
         return self.report

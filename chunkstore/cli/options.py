@@ -19,7 +19,13 @@ Yes = Annotated[bool, Parameter(name=("--yes", "-y"), negative="", show_default=
 CollectionName = Annotated[str, Parameter(name=("--collection", "-c"), help="The collection.")]
 Key = Annotated[str, Parameter(help="The file's key, as hits show it.")]
 VersionNumber = Annotated[int, Parameter(help="The version's number.")]
-Batch = Annotated[int, Parameter(help="Chunks of one lease, and so of one call of the model.")]
+Batch = Annotated[
+    int | None,
+    Parameter(
+        help="Chunks of one lease, and so of one call of the model; unless given 256, up to 1,024 where the"
+        " model is fast."
+    ),
+]
 Device = Annotated[str | None, Parameter(help="cpu, cuda or mps; the best there is unless given.")]
 
 

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 R = TypeVar("R")
 
-BATCH = 256
-
 
 async def lag(store: "ChunkStore", model: str) -> int:
     """How many chunks the log asks the model for, those that no version needs any more included."""
@@ -44,7 +42,7 @@ async def embed(
     bar: "Progress",
     *,
     drain: bool = True,
-    batch: int = BATCH,
+    batch: int | None = None,
     stop: anyio.Event | None = None,
 ) -> "ConsumeReport":
     """Runs one consumer for the model, with a row of the progress bar."""

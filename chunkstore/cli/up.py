@@ -20,7 +20,7 @@ async def up(
             help="A model that its stored name cannot open: sentence-transformers:PATH (may be repeated).",
         ),
     ] = None,
-    batch: Batch = 256,
+    batch: Batch = None,
     collect_every: Annotated[float, Parameter(help="Seconds between two collections.")] = 60.0,
     device: Device = None,
     where: Where = HERE,

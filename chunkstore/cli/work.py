@@ -29,7 +29,7 @@ async def consume(
         ),
     ] = None,
     drain: Drain = False,
-    batch: Batch = 256,
+    batch: Batch = None,
     device: Device = None,
     json: Json = False,
     where: Where = HERE,

@@ -27,7 +27,7 @@ class Workers:
         bar: "Progress",
         specs: dict[str, str],
         *,
-        batch: int,
+        batch: int | None,
         device: str | None,
         stop: anyio.Event,
     ) -> None:
