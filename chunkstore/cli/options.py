@@ -9,13 +9,17 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Group, Parameter
 
 if TYPE_CHECKING:
+    from chunkstore.collection import Collection
     from chunkstore.store import ChunkStore
 
 _PLACE = Group("Where the store is", sort_key=10)
 
-Json = Annotated[bool, Parameter(name="--json", negative="", show_default=False, help="Print JSON.")]
-Drain = Annotated[bool, Parameter(negative="", show_default=False, help="End when nothing is left to do.")]
-Yes = Annotated[bool, Parameter(name=("--yes", "-y"), negative="", show_default=False, help="Do not ask.")]
+FLAG = Parameter(negative="", show_default=False)
+MODELS = Parameter(name=("--model", "-m"), negative="")
+
+Json = Annotated[bool, FLAG, Parameter(name="--json", help="Print JSON.")]
+Drain = Annotated[bool, FLAG, Parameter(help="End when nothing is left to do.")]
+Yes = Annotated[bool, FLAG, Parameter(name=("--yes", "-y"), help="Do not ask.")]
 CollectionName = Annotated[str, Parameter(name=("--collection", "-c"), help="The collection.")]
 Key = Annotated[str, Parameter(help="The file's key, as hits show it.")]
 VersionNumber = Annotated[int, Parameter(help="The version's number.")]
@@ -69,4 +73,19 @@ class Where:
                 await store.close()
 
 
+@Parameter(name="*")
+@dataclass(frozen=True)
+class InCollection(Where):
+    """Where the store is, and which of its collections."""
+
+    collection: CollectionName = "default"
+
+    @asynccontextmanager
+    async def files(self) -> "AsyncIterator[Collection]":
+        """The collection, open for the length of the block. Raises UnknownCollection."""
+        async with self.store() as store:
+            yield await store.collection(self.collection)
+
+
 HERE = Where()
+DEFAULT = InCollection()

@@ -5,7 +5,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from chunkstore.cli.app import WORK, command
-from chunkstore.cli.options import HERE, Batch, Device, Where
+from chunkstore.cli.options import HERE, MODELS, Batch, Device, Where
 from chunkstore.cli.output import progress, say
 
 
@@ -14,10 +14,9 @@ async def up(
     *,
     model: Annotated[
         list[str] | None,
+        MODELS,
         Parameter(
-            name=("--model", "-m"),
-            negative="",
-            help="A model that its stored name cannot open: sentence-transformers:PATH (may be repeated).",
+            help="A model that its stored name cannot open: sentence-transformers:PATH (may be repeated)."
         ),
     ] = None,
     batch: Batch = None,

@@ -7,7 +7,7 @@ from cyclopts import Parameter
 
 from chunkstore.cli.app import WORK, command
 from chunkstore.cli.codes import Exit
-from chunkstore.cli.options import HERE, Batch, Device, Drain, Json, Where
+from chunkstore.cli.options import FLAG, HERE, MODELS, Batch, Device, Drain, Json, Where
 from chunkstore.cli.output import print_json, print_table, progress, say
 
 if TYPE_CHECKING:
@@ -22,10 +22,9 @@ async def consume(
     *,
     model: Annotated[
         list[str] | None,
+        MODELS,
         Parameter(
-            name=("--model", "-m"),
-            negative="",
-            help="Embed with this model alone (may be repeated); with all of the store's unless given.",
+            help="Embed with this model alone (may be repeated); with all of the store's unless given."
         ),
     ] = None,
     drain: Drain = False,
@@ -78,11 +77,8 @@ async def project(
     *,
     model: Annotated[
         list[str] | None,
-        Parameter(
-            name=("--model", "-m"),
-            negative="",
-            help="Project for the model of this name alone (may be repeated); for all unless given.",
-        ),
+        MODELS,
+        Parameter(help="Project for the model of this name alone (may be repeated); for all unless given."),
     ] = None,
     drain: Drain = False,
     json: Json = False,
@@ -129,9 +125,7 @@ async def gc(
     collection: Annotated[
         str | None, Parameter(name=("--collection", "-c"), help="One collection alone; all unless given.")
     ] = None,
-    dry_run: Annotated[
-        bool, Parameter(negative="", show_default=False, help="Print what would go, and why.")
-    ] = False,
+    dry_run: Annotated[bool, FLAG, Parameter(help="Print what would go, and why.")] = False,
     json: Json = False,
     where: Where = HERE,
 ) -> None:
