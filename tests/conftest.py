@@ -2,7 +2,12 @@
 
 import pytest
 
-pytest_plugins = ["tests.fix_server", "tests.store.fix_store", "tests.store.rules.fix_interleave"]
+pytest_plugins = [
+    "tests.fix_server",
+    "tests.fix_endpoint",
+    "tests.store.fix_store",
+    "tests.store.rules.fix_interleave",
+]
 
 
 @pytest.fixture(scope="session")

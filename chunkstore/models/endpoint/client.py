@@ -27,9 +27,10 @@ _BYTES_PER_NUMBER: Final = 40
 _MOST_DIMENSIONS: Final = 16_000
 _PASSING: Final = {408, 409, 425, 429}
 _REFUSING: Final = {401, 402, 404, 405, 407, 410}
-_SUSPICIOUS: Final = {*range(200, 300), 500, 501}
 _RUN: Final = 24
 """Characters in a row that a message and a text have in common, from which on it repeats the text."""
+_WORD: Final = 4
+"""The shortest text that a message repeats and not just happens to hold."""
 
 
 class Passing(Exception):
@@ -134,7 +135,9 @@ class Client:
             return ModelRefused(f"{bare}: it sends on to another address; give that one as its URL")
         if 400 <= status < 500:
             return Rejected(f"{bare}: {said}")
-        return Passing(shown, suspicious=status in _SUSPICIOUS, retry_after=after)
+        return Passing(
+            shown, suspicious=status in (500, 501), unusable=200 <= status < 300, retry_after=after
+        )
 
     def _too_slow(self) -> Passing:
         return Passing(f"{self.url} did not answer within {self._options.timeout:g} s", suspicious=True)
@@ -157,4 +160,7 @@ def _read(response: "Response", size: int, deadline: float, *, whole: bool = Tru
 def _repeats(said: str, texts: list[str]) -> bool:
     """Whether the service's message may hold a part of a text, which no log is to have."""
     runs = {said[start : start + _RUN] for start in range(max(1, len(said) - _RUN + 1))}
-    return any(text.strip() in said or any(run in text for run in runs) for text in texts)
+    return any(
+        (len(text) >= _WORD and text in said) or any(run in text for run in runs if len(run) == _RUN)
+        for text in texts
+    )

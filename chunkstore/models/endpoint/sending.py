@@ -14,7 +14,8 @@ from tenacity import (
     retry_if_exception_type,
     sleep_using_event,
     stop_before_delay,
-    wait_exponential_jitter,
+    wait_exponential,
+    wait_random,
 )
 
 from chunkstore.errors import ModelRefused, ModelUnavailable
@@ -137,7 +138,7 @@ class Sender:
         raise refused
 
     def _tried(self, texts: list[Text], form: Form, stop: Event, patience: float) -> Answer:
-        backoff = wait_exponential_jitter(initial=_FIRST_PAUSE, max=_LONGEST_PAUSE, jitter=_FIRST_PAUSE)
+        backoff = wait_exponential(_FIRST_PAUSE, _LONGEST_PAUSE) + wait_random(0, _FIRST_PAUSE)
 
         too_late = stop_before_delay(patience)
 
