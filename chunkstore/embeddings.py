@@ -30,6 +30,8 @@ class Owed(msgspec.Struct, frozen=True):
     collection: CollectionId
     text_hash: bytes
     text: str
+    source: ChunkId | None
+    """A chunk of the collection with the same text that has its embedding."""
 
 
 class _OwedRow(msgspec.Struct, frozen=True):
@@ -38,13 +40,11 @@ class _OwedRow(msgspec.Struct, frozen=True):
     text_hash: bytes
     content: str
     headings: list[Any] | None
+    source: ChunkId | None
 
 
-class Copied(msgspec.Struct, frozen=True):
-    """A vector that the collection holds already for a text: `(d,) float32` values."""
-
-    collection: CollectionId
-    text_hash: bytes
+class _Copied(msgspec.Struct, frozen=True):
+    chunk_id: ChunkId
     vector: list[float]
 
 
@@ -65,7 +65,7 @@ async def owed(conn: AsyncConnection[Any], lease: Lease, model: ModelId) -> list
     params = {"partition": lease.partition, "lo": lease.lo, "hi": lease.hi, "model": model}
     found = await rows.fetch_all(conn, EMBEDDINGS.read_range, params, row=_OwedRow)
     return [
-        Owed(row.chunk_id, row.collection, row.text_hash, model_text(row.content, row.headings))
+        Owed(row.chunk_id, row.collection, row.text_hash, model_text(row.content, row.headings), row.source)
         for row in found
     ]
 
@@ -74,15 +74,14 @@ async def copies(
     conn: AsyncConnection[Any], wanted: Sequence[Owed], model: ModelId
 ) -> dict[tuple[CollectionId, bytes], list[float]]:
     """Vectors that the collections hold for these texts, carried by the caller from here on (rule 12)."""
-    if not wanted:
-        return {}
-    params = {
-        "collections": [chunk.collection for chunk in wanted],
-        "text_hashes": b"".join([chunk.text_hash for chunk in wanted]),
-        "model": model,
+    texts = {
+        chunk.source: (chunk.collection, chunk.text_hash) for chunk in wanted if chunk.source is not None
     }
-    found = await rows.fetch_all(conn, EMBEDDINGS.copies, params, row=Copied)
-    return {(row.collection, row.text_hash): row.vector for row in found}
+    if not texts:
+        return {}
+    params = {"sources": Bigints(list(texts)), "model": model}
+    found = await rows.fetch_all(conn, EMBEDDINGS.copies, params, row=_Copied)
+    return {texts[row.chunk_id]: row.vector for row in found}
 
 
 async def complete(

@@ -2,6 +2,9 @@
 -- The chunks of a range that the model still owes an embedding, in order of id.
 -- Needed means: in the manifest of the target or of an open version. The version that the event names is
 -- asked first; only where it is neither are the manifests searched, by id range (rule 10).
+-- `source` is a chunk of the collection whose vector can be copied, because its text is the same (rule 12): one
+-- probe of the texts' index each, then of the keys of what it finds. Left to the planner, which knows nothing of
+-- hashes, it probed every file of the collection for each text.
 WITH logged AS MATERIALIZED (
     SELECT DISTINCT e.file, e.version, c.chunk_id
     FROM events e
@@ -20,10 +23,12 @@ WITH logged AS MATERIALIZED (
     ORDER BY e.file, e.version, c.chunk_id
 ),
 runs AS MATERIALIZED (
-    SELECT l.file, l.version, f.collection, c.current,
+    SELECT l.file, l.version, f.collection, k.headings, c.current,
            CASE WHEN NOT c.current THEN needed_segments(l.file) END AS needed
     FROM (SELECT DISTINCT file, version FROM logged) AS l
-    JOIN files f ON f.file = l.file
+    CROSS JOIN LATERAL (SELECT collection, target FROM files WHERE file = l.file OFFSET 0) AS f
+    JOIN collections k ON k.collection = f.collection
+    JOIN collection_models m ON m.collection = f.collection AND m.model = %(model)s
     CROSS JOIN LATERAL (
         SELECT l.version = f.target OR EXISTS (
             SELECT FROM versions v
@@ -33,59 +38,59 @@ runs AS MATERIALIZED (
         ) AS current
         OFFSET 0
     ) AS c
+),
+owed AS MATERIALIZED (
+    SELECT DISTINCT ON (l.chunk_id) l.chunk_id, r.collection, r.headings
+    FROM logged l
+    JOIN runs r USING (file, version)
+    WHERE NOT EXISTS (
+              SELECT FROM embeddings e
+              WHERE e.chunk_id = l.chunk_id
+                AND e.model = %(model)s
+          )
+      AND NOT EXISTS (
+              SELECT FROM dead_letters d
+              WHERE d.chunk_id = l.chunk_id
+                AND d.model = %(model)s
+                AND d.state = 'discarded'
+          )
+      AND (r.current OR EXISTS (
+              SELECT FROM segments s
+              WHERE s.file = l.file
+                AND s.min_chunk <= l.chunk_id
+                AND s.max_chunk >= l.chunk_id
+                AND l.chunk_id = ANY (s.chunks)
+                AND s.segment = ANY (r.needed)
+          ))
+    ORDER BY l.chunk_id
 )
-SELECT DISTINCT ON (c.chunk_id)
-       c.chunk_id, r.collection, c.text_hash, c.content,
-       CASE WHEN k.headings THEN c.metadata -> 'headings' END AS headings
-FROM logged l
-JOIN runs r USING (file, version)
-JOIN collections k ON k.collection = r.collection
-JOIN collection_models m ON m.collection = r.collection AND m.model = %(model)s
-JOIN chunks c ON c.chunk_id = l.chunk_id
-WHERE NOT EXISTS (
-          SELECT FROM embeddings e
-          WHERE e.chunk_id = l.chunk_id
-            AND e.model = %(model)s
-      )
-  AND NOT EXISTS (
-          SELECT FROM dead_letters d
-          WHERE d.chunk_id = l.chunk_id
-            AND d.model = %(model)s
-            AND d.state = 'discarded'
-      )
-  AND (r.current OR EXISTS (
-          SELECT FROM segments s
-          WHERE s.file = l.file
-            AND s.min_chunk <= l.chunk_id
-            AND s.max_chunk >= l.chunk_id
-            AND l.chunk_id = ANY (s.chunks)
-            AND s.segment = ANY (r.needed)
-      ))
-ORDER BY c.chunk_id;
+SELECT o.chunk_id, o.collection, c.text_hash, c.content,
+       CASE WHEN o.headings THEN c.metadata -> 'headings' END AS headings,
+       (
+           SELECT e.chunk_id
+           FROM chunks twin
+           CROSS JOIN LATERAL (
+               SELECT chunk_id
+               FROM embeddings
+               WHERE chunk_id = twin.chunk_id
+                 AND model = %(model)s
+               OFFSET 0
+           ) AS e
+           WHERE twin.text_hash = c.text_hash
+             AND twin.chunk_id <> c.chunk_id
+             AND (SELECT f.collection FROM files f WHERE f.file = twin.file) = o.collection
+           LIMIT 1
+       ) AS source
+FROM owed o
+JOIN chunks c ON c.chunk_id = o.chunk_id
+ORDER BY o.chunk_id;
 
 -- name: copies
--- Vectors of the model that the collection holds already for those texts, one a text (rule 12). The hashes
--- are one value, 16 bytes a hash. One probe of the texts' index each, then of the keys of what it finds:
--- left to the planner, which knows nothing of hashes, it probed every file of the collection for each text.
-SELECT wanted.collection, wanted.text_hash, found.embedding::real[] AS vector
-FROM (
-    SELECT w.collection, substring(%(text_hashes)b::bytea FROM w.i::integer * 16 - 15 FOR 16) AS text_hash
-    FROM unnest(%(collections)b::integer[]) WITH ORDINALITY AS w (collection, i)
-) AS wanted
-CROSS JOIN LATERAL (
-    SELECT e.embedding
-    FROM chunks c
-    CROSS JOIN LATERAL (
-        SELECT embedding
-        FROM embeddings
-        WHERE chunk_id = c.chunk_id
-          AND model = %(model)s
-        OFFSET 0
-    ) AS e
-    WHERE c.text_hash = wanted.text_hash
-      AND (SELECT f.collection FROM files f WHERE f.file = c.file) = wanted.collection
-    LIMIT 1
-) AS found;
+-- Vectors of the model that are to be copied; one that was collected or erased since the read is missing.
+SELECT chunk_id, embedding::real[] AS vector
+FROM embeddings
+WHERE chunk_id = ANY (%(sources)b::bigint[])
+  AND model = %(model)s;
 
 -- name: complete
 -- Stores vectors by exact chunk version, logs them and, if it is finished, marks the range done.

@@ -7,6 +7,7 @@ import pytest
 
 from chunkstore import Chunk, ChunkStore, Collection
 from chunkstore import leases as leasing
+from chunkstore.arrays import Bigints
 from chunkstore.chunks import CHUNKS
 from chunkstore.embeddings import EMBEDDINGS
 from chunkstore.leases import LEASES
@@ -24,13 +25,16 @@ HOT: dict[str, tuple[bytes, dict[str, Any], set[str]]] = {
     "read a range": (
         EMBEDDINGS.read_range,
         {"partition": 0, "lo": 0, "hi": 256, "model": 1},
-        {"events_chunks_appended", "chunks_pkey", "embeddings_pkey", "segments_by_range", "files_pkey"},
+        {
+            "events_chunks_appended",
+            "chunks_pkey",
+            "chunks_by_text",
+            "embeddings_pkey",
+            "segments_by_range",
+            "files_pkey",
+        },
     ),
-    "find copies": (
-        EMBEDDINGS.copies,
-        {"collections": [1], "text_hashes": b"0" * 16, "model": 1},
-        {"chunks_by_text", "embeddings_pkey"},
-    ),
+    "read copies": (EMBEDDINGS.copies, {"sources": Bigints([1]), "model": 1}, {"embeddings_pkey"}),
     "find chunks by hash": (
         CHUNKS.by_hash,
         {"file": 1, "hashes": b"0" * 16, "text_hashes": b"0" * 16},

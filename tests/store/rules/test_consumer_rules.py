@@ -20,14 +20,14 @@ from tests.store.rules.fix_interleave import World
 
 # --- rule 10: needed means in the manifest of an open version or of the target ---------------------
 
-NEEDED = """  AND (r.current OR EXISTS (
-          SELECT FROM segments s
-          WHERE s.file = l.file
-            AND s.min_chunk <= l.chunk_id
-            AND s.max_chunk >= l.chunk_id
-            AND l.chunk_id = ANY (s.chunks)
-            AND s.segment = ANY (r.needed)
-      ))"""
+NEEDED = """      AND (r.current OR EXISTS (
+              SELECT FROM segments s
+              WHERE s.file = l.file
+                AND s.min_chunk <= l.chunk_id
+                AND s.max_chunk >= l.chunk_id
+                AND l.chunk_id = ANY (s.chunks)
+                AND s.segment = ANY (r.needed)
+          ))"""
 
 
 async def a_version_is_replaced_before_it_is_embedded(world: World) -> list[str]:

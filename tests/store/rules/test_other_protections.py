@@ -11,7 +11,7 @@ from tests.store.rules.fix_interleave import World
 
 # --- rule 12: a copy never crosses collections -----------------------------------------------------
 
-SAME_COLLECTION = "AND (SELECT f.collection FROM files f WHERE f.file = c.file) = wanted.collection"
+SAME_COLLECTION = "AND (SELECT f.collection FROM files f WHERE f.file = twin.file) = o.collection"
 
 
 async def another_collection_holds_the_text(world: World) -> int:
@@ -31,17 +31,17 @@ async def test_rule_12_a_copy_never_crosses_collections(world: World) -> None:
 
 
 async def test_without_rule_12_a_vector_of_another_collection_is_copied(world: World) -> None:
-    world.without_sql(EMBEDDINGS, "copies", SAME_COLLECTION)
+    world.without_sql(EMBEDDINGS, "read_range", SAME_COLLECTION)
     assert await another_collection_holds_the_text(world) == 1
 
 
 # --- rule 13: what is embedded already is not owed -------------------------------------------------
 
 NOT_EMBEDDED = """NOT EXISTS (
-          SELECT FROM embeddings e
-          WHERE e.chunk_id = l.chunk_id
-            AND e.model = %(model)s
-      )"""
+              SELECT FROM embeddings e
+              WHERE e.chunk_id = l.chunk_id
+                AND e.model = %(model)s
+          )"""
 
 
 async def a_chunk_is_logged_twice_before_it_is_embedded(world: World) -> list[str]:
