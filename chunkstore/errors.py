@@ -185,3 +185,7 @@ class UnreadableFile(ChunkstoreError):
 
 class WorkerFailed(ChunkstoreError):
     """No process that reads files can be used; nothing that was appended before is lost."""
+
+
+class FormatNotInstalled(UnreadableFile, MissingExtra):
+    """A file whose format is read by a library that is not installed; the message says what brings it."""

@@ -1,14 +1,17 @@
-"""Turns the bytes of a text file into text; refuses what is no text, with the reason.
+"""Turns the bytes of a text file into text; refuses what is no text, with the reason and the byte's position.
 
-In order: a byte order mark, UTF-8, then whichever encoding charset-normalizer finds.
+In order: a byte order mark, UTF-8, UTF-16 without a mark, the encoding that the text itself declares,
+then whichever encoding chardet finds. Bytes that are valid UTF-8 are never read as anything else.
 """
 
 import codecs
 import re
+from collections.abc import Iterator
 from io import BytesIO
 from itertools import islice
 
 from chunkstore.errors import UnreadableFile
+from chunkstore.ingest.utf16 import unmarked_utf16
 
 _MARKS = (
     (codecs.BOM_UTF8, "utf-8"),
@@ -19,63 +22,88 @@ _MARKS = (
 )
 """UTF-32 before UTF-16, whose mark begins like it."""
 
-_SIGNATURES = {
-    b"%PDF-": "a PDF",
-    b"PK\x03\x04": "a ZIP archive or an office document",
-    b"\x1f\x8b": "a gzip archive",
-    b"\x89PNG": "a PNG image",
-    b"\xff\xd8\xff": "a JPEG image",
-    b"GIF8": "a GIF image",
-    b"\x7fELF": "a program",
-    b"SQLite format 3": "an SQLite database",
-}
+_DECLARED = re.compile(
+    rb"""<\?xml[^>]{0,200}?\bencoding\s*=\s*["']([\w.:-]{2,40})"""
+    rb"""|<meta[^>]{0,400}?\bcharset\s*=\s*["']?\s*([\w.:-]{2,40})"""
+    rb"""|^[^\n]{0,200}\bcoding[:=][ \t]*([\w.-]{2,40})""",
+    re.IGNORECASE,
+)
+"""What XML, HTML and the first line of source code say of their encoding."""
+
 _CONTROLS = re.compile(r"[\x00-\x08\x0e-\x1a\x1c-\x1f\x7f]")
-_TELLING_LINES = 200
+_ESCAPED = re.compile(rb"\x1b\$[@AB]|\x1b\$[()][A-Z]|\x1b\([IJ]")
+"""How ISO-2022 switches to Chinese, Japanese and Korean: all of it in ASCII, and so valid UTF-8."""
+
+_HEAD_BYTES = 4_096
+_TELLING_LINES = 400
 _TELLING_BYTES = 65_536
+_FEW = 6
+"""So many bytes outside ASCII tell no encoding from another."""
 _LIKELIEST = "cp1252"
-"""Taken where it explains the bytes as well as another: Western European, by far the most used."""
-
-
-def is_binary(head: bytes) -> bool:
-    """True where a file that begins so is no text."""
-    return not _mark(head) and (b"\0" in head or _signature(head) is not None)
+"""Taken where too little tells otherwise: Western European, by far the most used."""
 
 
 def decoded(content: bytes) -> str:
     """The text. Raises UnreadableFile for what is none."""
     if marked := _mark(content):
         mark, encoding = marked
-        return _checked(_strictly(content[len(mark) :], encoding), encoding)
-    if (kind := _signature(content)) is not None:
-        raise UnreadableFile(f"{kind}, which is not read here")
-    if b"\0" in content:
-        raise UnreadableFile("a binary file: it holds NUL bytes")
+        return _checked(_strictly(content[len(mark) :], encoding, len(mark)), encoding)
+    if (encoding := unmarked_utf16(content)) is not None:
+        return _checked(_strictly(content, encoding, 0), encoding)
+    if (position := content.find(b"\0")) >= 0:
+        raise UnreadableFile(f"a binary file: it holds a NUL byte at position {position:,}")
     try:
-        return _checked(content.decode(), "utf-8")
-    except UnicodeDecodeError:
-        return _detected(content)
+        text = content.decode()
+    except UnicodeDecodeError as error:
+        return _detected(content, error.start)
+    return _escaped(content) if _ESCAPED.search(content) else _checked(text, "utf-8")
+
+
+def is_text(head: bytes) -> bool:
+    """True where a file that begins so may be text: no NUL but in UTF-16 or UTF-32."""
+    return b"\0" not in head or _mark(head) is not None or unmarked_utf16(head) is not None
+
+
+def without_mark(head: bytes) -> bytes:
+    """The beginning of a text as UTF-8 where it is UTF-16 or UTF-32, else as it is; no byte order mark."""
+    mark, encoding = _mark(head) or (b"", unmarked_utf16(head[: len(head) // 2 * 2]) or "utf-8")
+    rest = head[len(mark) :]
+    return rest if encoding == "utf-8" else rest.decode(encoding, errors="ignore").encode(errors="ignore")
 
 
 def _mark(content: bytes) -> tuple[bytes, str] | None:
     return next((marked for marked in _MARKS if content.startswith(marked[0])), None)
 
 
-def _signature(content: bytes) -> str | None:
-    return next((kind for start, kind in _SIGNATURES.items() if content.startswith(start)), None)
-
-
-def _detected(content: bytes) -> str:
-    """The text in the likeliest encoding in which all of it can be read."""
-    from charset_normalizer import from_bytes
-
-    matches = list(from_bytes(_sample(content)))
-    best = [m for m in matches if (m.chaos, -m.coherence) == (matches[0].chaos, -matches[0].coherence)]
-    for match in sorted(best, key=lambda match: match.encoding != _LIKELIEST):
+def _detected(content: bytes, first: int) -> str:
+    """The text in the first encoding in which all of it can be read; byte `first` is no UTF-8."""
+    for encoding in _candidates(content):
         try:
-            return _checked(content.decode(match.encoding), match.encoding)
-        except UnicodeDecodeError:
+            return _checked(content.decode(encoding), encoding)
+        except (UnicodeDecodeError, LookupError):
             continue
-    raise UnreadableFile("its encoding cannot be told; UTF-8 is safest")
+    raise UnreadableFile(
+        f"its encoding cannot be told: the byte 0x{content[first]:02X} at position {first:,} is no UTF-8; "
+        "save it as UTF-8"
+    )
+
+
+def _candidates(content: bytes) -> Iterator[str]:
+    """Encodings to try, the likeliest first."""
+    if declared := _DECLARED.search(content, 0, _HEAD_BYTES):
+        yield declared[declared.lastindex or 0].decode()
+    sample = _sample(content)
+    outside = sum(byte > 0x7F for byte in sample)
+    if outside < _FEW and outside < len(sample) // 2:
+        yield _LIKELIEST
+    yield from _guessed(sample)
+
+
+def _guessed(sample: bytes) -> list[str]:
+    from chardet import EncodingEra, detect_all
+
+    found = detect_all(sample, encoding_era=EncodingEra.ALL & ~EncodingEra.MAINFRAME, compat_names=False)
+    return [result["encoding"] for result in found if result["encoding"]]
 
 
 def _sample(content: bytes) -> bytes:
@@ -84,18 +112,32 @@ def _sample(content: bytes) -> bytes:
     return b"".join(islice(telling, _TELLING_LINES))[:_TELLING_BYTES]
 
 
-def _strictly(content: bytes, encoding: str) -> str:
+def _escaped(content: bytes) -> str:
+    """Text in one of the ISO-2022 encodings, or in ASCII that looks like it."""
+    for encoding in _guessed(content[:_TELLING_BYTES]):
+        if encoding.startswith(("iso2022", "hz")):
+            try:
+                return _checked(content.decode(encoding), encoding)
+            except UnicodeDecodeError:
+                continue
+    return _checked(content.decode(), "utf-8")
+
+
+def _strictly(content: bytes, encoding: str, offset: int) -> str:
+    """The text; `offset` is the position of its first byte in the file."""
     try:
         return content.decode(encoding)
-    except (UnicodeDecodeError, LookupError) as error:
-        raise UnreadableFile(f"it is not valid {encoding}") from error
+    except UnicodeDecodeError as error:
+        position = error.start + offset
+        raise UnreadableFile(f"not valid {encoding}: {error.reason} at position {position:,}") from error
 
 
 def _checked(text: str, encoding: str) -> str:
     """The text, unless it holds what no text does: many control characters, NUL, half a surrogate pair."""
     controls = len(_CONTROLS.findall(text))
-    if "\0" in text or controls > 8 + len(text) // 100:
-        raise UnreadableFile(f"a binary file: read as {encoding} it holds {controls} control characters")
+    if (position := text.find("\0")) >= 0 or controls > 8 + len(text) // 100:
+        held = f"a NUL at character {position:,}" if position >= 0 else f"{controls:,} control characters"
+        raise UnreadableFile(f"a binary file: read as {encoding} it holds {held}")
     try:
         text.encode()
     except UnicodeEncodeError as error:

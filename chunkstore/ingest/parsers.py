@@ -1,23 +1,28 @@
-"""Reads a file as text: decodes it, and says what kind of text it is.
+"""Reads a file as a document: by what its content shows it to be, or else by its name.
 
-A registry maps the end of a file's name to a parser, so that further formats have a place. A file
-that is no text raises UnreadableFile, with the reason.
+A registry maps the end of a file's name to a format, so that further formats have a place. A file
+that cannot be read raises UnreadableFile, with the reason; no other error comes from its content.
 """
 
-from functools import partial
+from functools import cache
+from importlib.metadata import entry_points
 from pathlib import Path
 
 import msgspec
 
 from chunkstore.errors import UnreadableFile
-from chunkstore.ingest.decoding import decoded
-from chunkstore.ingest.document import Document, Kind
+from chunkstore.ingest.document import Document
+from chunkstore.ingest.formats.builtin import BUILTIN, PLAIN_TEXT
 from chunkstore.ingest.formats.format import Format
+from chunkstore.ingest.formats.sniffing import Sniffed, sniff
 
 MAX_FILE_BYTES = 256 * 1024 * 1024
+ENTRY_POINTS = "chunkstore.formats"
+"""The group in which an installed package names its formats, each a Format."""
 
 _FORMATS: dict[str, Format] = {}
 _BY_NAME: dict[str, Format] = {}
+_BUILTIN = frozenset(BUILTIN)
 
 
 def register(added: Format) -> None:
@@ -27,29 +32,52 @@ def register(added: Format) -> None:
         _BY_NAME[name.lower()] = added
 
 
-def formats() -> tuple[Format, ...]:
-    """Every format that is read here, those registered last at the end."""
-    return tuple(_FORMATS.values())
+for _builtin in BUILTIN:
+    register(_builtin)
 
 
 def is_registered(path: Path) -> bool:
     """True where the file's name promises a format that is read here."""
-    return path.name.lower() in _BY_NAME or path.suffix.lower() in _BY_NAME
+    return _promised(path) is not None
 
 
 def is_current(parser: str) -> bool:
     """True where `parser`, a `Document.parser` of some earlier run, is still what such a file is read by."""
+    _load_installed()
     found = _FORMATS.get(parser.rpartition("/")[0])
     return found is not None and found.fingerprint == parser
 
 
 def parse(path: Path) -> Document:
-    """The file as a document; one with an unknown name is read as plain text.
+    """The file as a document; what nothing is known of is read as plain text. No text gives an empty one.
 
-    Raises UnreadableFile where the file cannot be opened, is too large, or is no text.
+    Raises UnreadableFile where the file cannot be opened, is too large, damaged, encrypted or no text;
+    FormatNotInstalled, one of these, where the library that reads it is missing.
     """
-    found = _BY_NAME.get(path.name.lower()) or _BY_NAME.get(path.suffix.lower()) or _PLAIN_TEXT
-    return msgspec.structs.replace(found.read(_content(path)), parser=found.fingerprint)
+    content = _content(path)
+    promised = _promised(path)
+    if not content:
+        return _empty(promised or PLAIN_TEXT)
+    found = _format(promised, content)
+    try:
+        document = found.read(content)
+    except UnreadableFile:
+        raise
+    except Exception as error:
+        raise UnreadableFile(_damaged(found, error)) from error
+    return msgspec.structs.replace(document, parser=found.fingerprint)
+
+
+def _promised(path: Path) -> Format | None:
+    _load_installed()
+    return _BY_NAME.get(path.name.lower()) or _BY_NAME.get(path.suffix.lower())
+
+
+@cache
+def _load_installed() -> None:
+    """Registers the formats of installed packages, once a process."""
+    for entry in entry_points(group=ENTRY_POINTS):
+        register(entry.load())
 
 
 def _content(path: Path) -> bytes:
@@ -64,56 +92,37 @@ def _content(path: Path) -> bytes:
         raise UnreadableFile(error.strerror or type(error).__name__) from error
 
 
-def _text(content: bytes, kind: Kind, language: str | None = None) -> Document:
-    return Document(decoded(content), kind, language)
+def _empty(promised: Format) -> Document:
+    if not promised.is_text:
+        raise UnreadableFile(f"empty: a {promised.title or promised.name} of 0 bytes")
+    return Document("", parser=promised.fingerprint)
 
 
-_PLAIN_TEXT = Format(
-    name="text",
-    read=partial(_text, kind="text"),
-    names=(".txt", ".text", ".rst", ".adoc", ".log", ".org", ".tex", "readme", "license", "copying"),
-)
+def _format(promised: Format | None, content: bytes) -> Format:
+    """The format of the content. A format that somebody registered is taken at its word."""
+    if promised is not None and promised not in _BUILTIN:
+        return promised
+    sniffed = sniff(content)
+    if sniffed.refusal:
+        raise UnreadableFile(sniffed.refusal)
+    if sniffed.format and _believed(sniffed, promised):
+        return _FORMATS[sniffed.format]
+    if promised is None or not promised.is_text:
+        return PLAIN_TEXT
+    return promised
 
-_LANGUAGES = {
-    "bash": ".bash .sh .zsh",
-    "c": ".c .h",
-    "c++": ".cc .cpp .cxx .hh .hpp",
-    "c#": ".cs",
-    "css": ".css .scss",
-    "dockerfile": "dockerfile",
-    "elixir": ".ex .exs",
-    "erlang": ".erl",
-    "go": ".go",
-    "haskell": ".hs",
-    "java": ".java",
-    "javascript": ".cjs .js .jsx .mjs",
-    "json": ".json",
-    "kotlin": ".kt",
-    "lua": ".lua",
-    "make": ".mk makefile",
-    "ocaml": ".ml",
-    "perl": ".pl .pm",
-    "php": ".php",
-    "python": ".py .pyi",
-    "r": ".r",
-    "ruby": ".rb",
-    "rust": ".rs",
-    "scala": ".scala",
-    "sql": ".sql",
-    "swift": ".swift",
-    "toml": ".toml",
-    "typescript": ".ts .tsx",
-    "yaml": ".yaml .yml",
-    "zig": ".zig",
-}
 
-register(_PLAIN_TEXT)
-register(Format(name="markdown", read=partial(_text, kind="markdown"), names=(".md", ".markdown", ".mdown")))
-for _language, _names in _LANGUAGES.items():
-    register(
-        Format(
-            name=f"code-{_language}",
-            read=partial(_text, kind="code", language=_language),
-            names=tuple(_names.split()),
-        )
-    )
+def _believed(sniffed: Sniffed, promised: Format | None) -> bool:
+    """True where the content outweighs the name; source code that holds a page or a message stays code."""
+    if promised is None or not promised.is_text or not _FORMATS[sniffed.format].is_text:
+        return True
+    return {
+        "html": promised.name in {"text", "markdown", "csv", "json"},
+        "notebook": promised.name in {"text", "json"},
+        "mail": promised.name == "text",
+    }.get(sniffed.format, False)
+
+
+def _damaged(found: Format, error: Exception) -> str:
+    reason = " ".join(str(error).split())[:200]
+    return f"a damaged {found.title or found.name}: {type(error).__name__}{': ' if reason else ''}{reason}"

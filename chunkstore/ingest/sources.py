@@ -21,7 +21,7 @@ from typing import Literal
 import msgspec
 
 from chunkstore.errors import InvalidInput
-from chunkstore.ingest.decoding import is_binary
+from chunkstore.ingest.formats.sniffing import may_be_read
 from chunkstore.ingest.globs import has_wildcard, matcher, split_root
 from chunkstore.ingest.parsers import is_registered
 
@@ -262,7 +262,7 @@ def _is_wanted(path: Path) -> bool:
         return True
     try:
         with path.open("rb") as file:
-            return not is_binary(file.read(_HEAD_BYTES))
+            return may_be_read(file.read(_HEAD_BYTES))
     except OSError:
         return True
 

@@ -20,6 +20,15 @@ class Format(msgspec.Struct, frozen=True, kw_only=True):
     names: tuple[str, ...] = ()
     """File names and ends of them (`.rst`) in small letters that promise this format."""
     version: int = 1
+    title: str = ""
+    """What people call such a file."""
+    library: str = ""
+    """What reads it, and in `licence` under which terms."""
+    licence: str = ""
+    extra: str = ""
+    """The optional part of chunkstore that brings the library; empty where none is needed."""
+    is_text: bool = False
+    """True where the bytes are text in some encoding, so that an empty file is an empty text."""
 
     @property
     def fingerprint(self) -> str:

@@ -1,0 +1,54 @@
+"""CSV and its kin: a Markdown table, a row a line, the first row as its head."""
+
+import csv
+from collections.abc import Iterator
+from io import StringIO
+from typing import Literal
+
+from chunkstore.errors import UnreadableFile
+from chunkstore.ingest.decoding import decoded
+from chunkstore.ingest.document import Document
+from chunkstore.ingest.formats.marking import table
+
+_DELIMITERS = ",;\t|"
+_TELLING_LINES = 50
+_FIELD_LIMIT = 8 * 1024 * 1024
+_OPEN_QUOTE = "unexpected end of data"
+
+
+def read(content: bytes) -> Document:
+    """The rows that are not empty. Raises UnreadableFile where a quote is never closed."""
+    text = decoded(content)
+    delimiter = _delimiter(text)
+    try:
+        rows = list(_rows(text, delimiter, csv.QUOTE_MINIMAL))
+    except UnreadableFile:
+        if delimiter != "\t":
+            raise
+        rows = list(_rows(text, delimiter, csv.QUOTE_NONE))
+    return Document(table(rows) + "\n" if rows else "", "markdown")
+
+
+def _delimiter(text: str) -> str:
+    """The one that stands in most of the first lines; among equals the one that stands there most often."""
+    lines = [line for line in text[: 64 * 1024].splitlines()[:_TELLING_LINES] if line.strip()]
+    return max(
+        _DELIMITERS,
+        key=lambda mark: (sum(mark in line for line in lines), sum(line.count(mark) for line in lines)),
+    )
+
+
+def _rows(text: str, delimiter: str, quoting: Literal[0, 3]) -> Iterator[list[str]]:
+    limit = csv.field_size_limit(_FIELD_LIMIT)
+    reader = csv.reader(StringIO(text, newline=""), delimiter=delimiter, quoting=quoting, strict=True)
+    begun = 1
+    try:
+        for row in reader:
+            begun = reader.line_num + 1
+            if any(cell.strip() for cell in row):
+                yield row
+    except csv.Error as error:
+        reason = "a quote is opened and never closed" if _OPEN_QUOTE in str(error) else str(error)
+        raise UnreadableFile(f"not valid CSV: in the row that begins on line {begun:,}: {reason}") from error
+    finally:
+        csv.field_size_limit(limit)

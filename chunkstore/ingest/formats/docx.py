@@ -1,0 +1,41 @@
+"""Word documents: made HTML by mammoth (paragraph styles, lists, tables, notes), then Markdown."""
+
+from io import BytesIO
+from typing import Any, cast
+
+from chunkstore.errors import UnreadableFile
+from chunkstore.ingest.document import Document
+from chunkstore.ingest.formats.archive import checked
+from chunkstore.ingest.formats.html import to_markdown
+from chunkstore.ingest.formats.installed import not_installed
+
+_STYLES = r"""
+p[style-name='Title'] => h1:fresh
+p[style-name='Subtitle'] => p:fresh
+p[style-name='Source Code'] => pre:separator('\n')
+p[style-name='HTML Preformatted'] => pre:separator('\n')
+p[style-name='Preformatted Text'] => pre:separator('\n')
+p[style-name='Plain Text'] => pre:separator('\n')
+r[style-name='Verbatim Char'] => code
+r[style-name='Source Text'] => code
+r[style-name='HTML Code'] => code
+"""
+
+
+def read(content: bytes) -> Document:
+    """The text of the document's body with its notes; no headers, footers, comments or deleted text."""
+    try:
+        from mammoth import convert_to_html, images  # pyright: ignore[reportUnknownVariableType]
+    except ImportError as error:
+        raise not_installed("Word document", "mammoth") from error
+    checked(content, "word/document.xml")
+    without_images: Any = cast("Any", images).img_element(_no_attributes)
+    result: Any = convert_to_html(BytesIO(content), style_map=_STYLES, convert_image=without_images)
+    text = to_markdown(result.value)
+    if not text:
+        raise UnreadableFile("no text: an empty document, or one of images; OCR is not done here")
+    return Document(text, "markdown")
+
+
+def _no_attributes(_image: object) -> dict[str, str]:
+    return {}

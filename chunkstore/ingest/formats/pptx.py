@@ -1,0 +1,57 @@
+"""PowerPoint slides, by python-pptx: each is a page with its title as heading, its text as lists, its notes."""
+
+from collections.abc import Iterator
+from io import BytesIO
+from typing import Any
+
+from chunkstore.errors import UnreadableFile
+from chunkstore.ingest.document import Document
+from chunkstore.ingest.formats.archive import checked
+from chunkstore.ingest.formats.installed import not_installed
+from chunkstore.ingest.formats.marking import blocks, heading, one_line, paged, plain, table
+
+_MAX_DEPTH = 20
+
+
+def read(content: bytes) -> Document:
+    """The slides in order of showing, hidden ones included."""
+    try:
+        from pptx import Presentation
+    except ImportError as error:
+        raise not_installed("PowerPoint presentation", "python-pptx") from error
+    checked(content, "ppt/presentation.xml")
+    slides = [blocks(_slide(slide)) for slide in Presentation(BytesIO(content)).slides]
+    if not any(slides):
+        raise UnreadableFile(f"no text: {len(slides)} slides of images or nothing; OCR is not done here")
+    text, pages = paged(slides)
+    return Document(text, "markdown", pages=pages)
+
+
+def _slide(slide: Any) -> Iterator[str]:
+    title = slide.shapes.title
+    if title is not None:
+        yield heading(title.text_frame.text, 2)
+    for shape in slide.shapes:
+        if title is None or shape.shape_id != title.shape_id:
+            yield from _shape(shape, 0)
+    if slide.has_notes_slide and (notes := slide.notes_slide.notes_text_frame) is not None:
+        yield plain(notes.text.strip())
+
+
+def _shape(shape: Any, depth: int) -> Iterator[str]:
+    if depth < _MAX_DEPTH and hasattr(shape, "shapes"):
+        for inner in shape.shapes:
+            yield from _shape(inner, depth + 1)
+    elif getattr(shape, "has_table", False):
+        yield table([[cell.text for cell in row.cells] for row in shape.table.rows])
+    elif shape.has_text_frame:
+        yield _paragraphs(shape)
+
+
+def _paragraphs(shape: Any) -> str:
+    """The paragraphs of a body as a list, of anything else as lines."""
+    written = [(paragraph.level, one_line(paragraph.text)) for paragraph in shape.text_frame.paragraphs]
+    written = [(level, text) for level, text in written if text]
+    if len(written) > 1 and shape.is_placeholder:
+        return "\n".join("  " * level + f"- {text}" for level, text in written)
+    return plain("\n".join(text for _, text in written))
