@@ -125,11 +125,13 @@ def _loaded(path: str | Path, device: str | None) -> "SentenceTransformer":
     torch.set_num_threads(min(torch.get_num_threads(), cpus()))
     chosen = _device(device)
     try:
-        return SentenceTransformer(str(path), device=chosen, local_files_only=True)
+        loaded = SentenceTransformer(str(path), device=chosen, local_files_only=True)
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise UnknownModel(
             f"{path}: no folder with a sentence-transformers model, no name in this machine's cache"
         ) from error
+    # Weights kept in half precision are slower on a processor, and less exact.
+    return loaded.float() if chosen == "cpu" else loaded
 
 
 def _tokens(loaded: "SentenceTransformer") -> Tokens | None:
