@@ -23,6 +23,7 @@ ENTRY_POINTS = "chunkstore.formats"
 _FORMATS: dict[str, Format] = {}
 _BY_NAME: dict[str, Format] = {}
 _BUILTIN = frozenset(BUILTIN)
+_INSTALLED: set[Format] = set()
 
 
 def register(added: Format) -> None:
@@ -34,6 +35,12 @@ def register(added: Format) -> None:
 
 for _builtin in BUILTIN:
     register(_builtin)
+
+
+def own_formats() -> list[Format]:
+    """The formats that this process registered by itself: no other process knows them."""
+    _load_installed()
+    return [found for found in _FORMATS.values() if found not in _BUILTIN and found not in _INSTALLED]
 
 
 def is_registered(path: Path) -> bool:
@@ -61,7 +68,7 @@ def parse(path: Path) -> Document:
     found = _format(promised, content)
     try:
         document = found.read(content)
-    except UnreadableFile:
+    except (UnreadableFile, MemoryError):
         raise
     except Exception as error:
         raise UnreadableFile(_damaged(found, error)) from error
@@ -77,7 +84,9 @@ def _promised(path: Path) -> Format | None:
 def _load_installed() -> None:
     """Registers the formats of installed packages, once a process."""
     for entry in entry_points(group=ENTRY_POINTS):
-        register(entry.load())
+        installed: Format = entry.load()
+        register(installed)
+        _INSTALLED.add(installed)
 
 
 def _content(path: Path) -> bytes:

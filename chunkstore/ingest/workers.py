@@ -160,12 +160,13 @@ class Reading:
 
 
 def _formats() -> bytes:
-    """The registered formats, pickled. Raises InvalidInput for one that no other process can read with."""
-    for added in parsers.formats():
+    """The formats registered here, pickled. Raises InvalidInput for one that cannot be sent."""
+    own = parsers.own_formats()
+    for added in own:
         if _pickled(added) is None:
             allowed = "its `read` has to be a function of a module that a worker process can import"
             raise InvalidInput("format", added.name, allowed)
-    return pickle.dumps(parsers.formats())
+    return pickle.dumps(own)
 
 
 def _pickled(value: Any) -> bytes | None:
