@@ -5,6 +5,7 @@ Imported by name in worker processes, so it stands in a module of its own.
 
 import os
 import signal
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -23,33 +24,47 @@ def read(content: bytes) -> Document:
         with Path(os.environ[COUNTED]).open("ab") as counted:
             counted.write(b".")
     text = content.decode()
-    match text.partition(" ")[0]:
-        case "hang":
-            while True:
-                pass
-        case "stop":
-            os.kill(os.getpid(), signal.SIGSTOP)
-        case "bomb":
-            hoard: list[bytearray] = []
-            while True:
-                hoard.append(bytearray(1 << 24))
-        case "crash":
-            os.kill(os.getpid(), signal.SIGSEGV)
-        case "abort":
-            os.abort()
-        case "exit":
-            os._exit(3)
-        case "quit":
-            raise SystemExit(4)
-        case "print":
-            os.write(1, b"\xff" * 1_000)
-            print("noise", flush=True)
-        case "raise":
-            raise KeyError("no such thing")
-        case _:
-            pass
+    harm = _HARMS.get(text.partition(" ")[0])
+    if harm is not None:
+        harm()
     return Document(text)
 
+
+def _hang() -> None:
+    while True:
+        pass
+
+
+def _hoard() -> None:
+    hoarded: list[bytearray] = []
+    while True:
+        hoarded.append(bytearray(1 << 24))
+
+
+def _quit() -> None:
+    raise SystemExit(4)
+
+
+def _raise() -> None:
+    raise KeyError("no such thing")
+
+
+def _print() -> None:
+    os.write(1, b"\xff" * 1_000)
+    print("noise", flush=True)
+
+
+_HARMS: dict[str, Callable[[], None]] = {
+    "hang": _hang,
+    "stop": lambda: os.kill(os.getpid(), signal.SIGSTOP),
+    "bomb": _hoard,
+    "crash": lambda: os.kill(os.getpid(), signal.SIGSEGV),
+    "abort": os.abort,
+    "exit": lambda: os._exit(3),
+    "quit": _quit,
+    "print": _print,
+    "raise": _raise,
+}
 
 ODD = Format(name="odd", read=read, names=(".odd",))
 register(ODD)

@@ -57,8 +57,6 @@ async def test_files_that_have_not_changed_are_not_read(
 ) -> None:
     first = await ingest(collection, [folder])
     assert (numbers(first), reads()) == ((3, 0, 0, 0), 3)
-    for path in folder.iterdir():
-        path.chmod(0)  # root can read them still; nobody tries
     again = await ingest(collection, [folder], checks=Checks(hash=False))
     assert (numbers(again), reads()) == ((0, 0, 3, 0), 3)
     assert (again.chunks_added, again.chunks_reused) == (0, 3)
@@ -157,7 +155,7 @@ async def test_a_file_that_was_deleted_or_erased_comes_back(
     await collection.delete("f/a.odd")
     await collection.erase("f/b.odd")
     assert numbers(await ingest(collection, [folder])) == (2, 0, 1, 0)
-    assert [key async for key in collection.keys()] == ["f/a.odd", "f/c.odd", "f/b.odd"]
+    assert [key async for key in collection.keys()] == ["f/a.odd", "f/c.odd", "f/b.odd"]  # noqa: SIM118
 
 
 async def test_collections_have_stamps_of_their_own(
