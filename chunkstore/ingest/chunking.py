@@ -5,27 +5,31 @@ sentence, and among equals the one with the largest checksum of what follows. So
 the same cuts wherever it stands, and after an edit the cuts soon fall back into step.
 """
 
-from collections.abc import Callable, Iterator
-from itertools import accumulate, chain
-from zlib import crc32
+from bisect import bisect_right
+from collections.abc import Iterator
+from itertools import chain
 
 import msgspec
 
 from chunkstore.errors import InvalidInput
+from chunkstore.ingest.cuts import Cut, Strength, code_cuts, fence_cuts, past_blank_lines, prose_cuts
+from chunkstore.ingest.dividing import divide
 from chunkstore.ingest.document import Document
-from chunkstore.ingest.markdown import Block, sections
-from chunkstore.ingest.pieces import Cut, Piece, Strength, code_cuts, fence_cuts, pieces, prose_cuts
+from chunkstore.ingest.markdown import sections
+from chunkstore.ingest.pieces import pieces
+from chunkstore.ingest.sections import Section
 from chunkstore.ingest.sizes import Measure, estimated_tokens
+from chunkstore.ingest.titles import titled_sections
 from chunkstore.model import Chunk, Metadata, Place
 
 DEFAULT_SIZE = 240
 """In estimated tokens: at most 150 words of prose, and within the 256 tokens that MiniLM reads."""
 SMALLEST_SIZE, LARGEST_SIZE = 10, 10_000
-_VERSION = 1
+_VERSION = 2
 """To be raised with every change that cuts some text in another way."""
 
-_Cuttable = tuple[Callable[[str, int, int], Iterator[Cut]], int, int]
-"""A stretch of the text from one offset to another, and what finds the cuts in it."""
+_Cuttable = tuple[Iterator[Cut], int]
+"""The cuts in a stretch of the text, and where it ends."""
 
 
 class Chunker(msgspec.Struct, frozen=True):
@@ -56,65 +60,44 @@ class Chunker(msgspec.Struct, frozen=True):
         for start, end, metadata in self._spans(document):
             line += document.text.count("\n", counted, start)
             counted = start
-            yield Chunk(document.text[start:end], metadata, Place(start=start, end=end, line=line))
+            page = bisect_right(document.pages, start) or None
+            place = Place(start=start, end=end, page=page, line=line)
+            yield Chunk(document.text[start:end], metadata, place)
 
     def _spans(self, document: Document) -> Iterator[tuple[int, int, Metadata]]:
         for metadata, blocks in _sections(document):
             most = self._room(metadata)
-            least = most // 4
-            parts = (
-                pieces(document.text, cuts(document.text, start, end), end, most - least, self.measure)
-                for cuts, start, end in blocks
+            parts = chain.from_iterable(
+                pieces(document.text, cuts, end, most, self.measure) for cuts, end in blocks
             )
-            for run in _runs(document.text, chain.from_iterable(parts), least, most):
-                yield run[0].start, run[-1].end, metadata
+            for start, end in divide(document.text, parts, most // 4, most):
+                yield start, end, metadata
 
     def _room(self, metadata: Metadata) -> int:
         """The size left for content beside the headings, which a model reads with it; half at least."""
         return max(self.size // 2, self.size - self.measure(" > ".join(metadata.get("headings", ()))))
 
 
-def _sections(document: Document) -> Iterator[tuple[Metadata, list[_Cuttable]]]:
+def _sections(document: Document) -> Iterator[tuple[Metadata, Iterator[_Cuttable]]]:
     """The parts of a document that no chunk crosses: their metadata, and how each stretch of them is cut."""
-    if document.kind == "markdown":
-        for section in sections(document.text):
-            metadata: Metadata = {"headings": list(section.headings)} if section.headings else {}
-            yield metadata, [_cuttable(block) for block in section.blocks]
+    if document.kind == "code":
+        metadata: Metadata = {"language": document.language} if document.language else {}
+        yield metadata, iter([(code_cuts(document.text, 0, len(document.text)), len(document.text))])
         return
-    metadata = {"language": document.language} if document.language else {}
-    yield metadata, [(code_cuts if document.kind == "code" else prose_cuts, 0, len(document.text))]
+    find = sections if document.kind == "markdown" else titled_sections
+    for section in find(document.text):
+        metadata = {"headings": list(section.headings)} if section.headings else {}
+        yield metadata, _cuttable(document.text, section)
 
 
-def _cuttable(block: Block) -> _Cuttable:
-    return fence_cuts if block.fenced else prose_cuts, block.start, block.end
+def _cuttable(text: str, section: Section) -> Iterator[_Cuttable]:
+    body = past_blank_lines(text, section.body, len(text))
+    for block in section.blocks:
+        cuts = (fence_cuts if block.fenced else prose_cuts)(text, block.start, block.end)
+        yield _after_headings(cuts, body), block.end
 
 
-def _runs(text: str, parts: Iterator[Piece], least: int, most: int) -> Iterator[list[Piece]]:
-    """The pieces in runs, a chunk each."""
-    run: list[Piece] = []
-    size = 0
-    for piece in parts:
-        while run and (piece.strength is Strength.FORCED or size + piece.size > most):
-            cut = len(run) if piece.strength is Strength.FORCED else _best_cut(text, [*run, piece], least)
-            yield run[:cut]
-            size -= _size(run[:cut])
-            run = run[cut:]
-        run.append(piece)
-        size += piece.size
-    if run:
-        yield run
-
-
-def _best_cut(text: str, run: list[Piece], least: int) -> int:
-    """Where to end the chunk: at one of the cuts that leave at least `least` in it, or else the last."""
-    sizes = accumulate(piece.size for piece in run)
-    enough = [i for i, size in enumerate(sizes, 1) if size >= least and i < len(run)]
-    return max(enough, key=lambda i: _rank(text, run[i]), default=len(run) - 1)
-
-
-def _rank(text: str, piece: Piece) -> tuple[int, int]:
-    return piece.strength, crc32(text[piece.start : piece.end].encode())
-
-
-def _size(run: list[Piece]) -> int:
-    return sum(piece.size for piece in run)
+def _after_headings(cuts: Iterator[Cut], body: int) -> Iterator[Cut]:
+    """The cuts, but none that matters between the headings of a section and what they are for."""
+    for at, strength in cuts:
+        yield at, strength if at > body else Strength.WITHIN

@@ -1,7 +1,7 @@
 """Measures of text by which a chunker bounds its chunks; all add up over parts cut at white space."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 Measure = Callable[[str], int]
 
@@ -22,3 +22,9 @@ def estimated_tokens(text: str) -> int:
 def words(text: str) -> int:
     """How many runs without white space `text` has."""
     return len(text.split())
+
+
+def measured(measure: Measure, texts: Sequence[str]) -> Sequence[int]:
+    """The size of each text, together where the measure can do that."""
+    together: Callable[[Sequence[str]], Sequence[int]] | None = getattr(measure, "many", None)
+    return [measure(text) for text in texts] if together is None else together(texts)

@@ -89,7 +89,7 @@ def test_white_space_alone_makes_no_chunk(text: str, kind: Kind) -> None:
 
 
 def test_a_short_text_is_one_chunk() -> None:
-    assert contents("\n\n A line.\n\nAnother.\n") == ["A line.\n\nAnother."]
+    assert contents("\n\n A line.\n\nAnother.\n") == [" A line.\n\nAnother."]
 
 
 def test_chunks_of_prose_are_between_a_quarter_of_the_size_and_the_size() -> None:
