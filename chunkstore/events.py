@@ -40,7 +40,7 @@ class VersionAbandoned(Event, frozen=True, kw_only=True, tag="version_abandoned"
 
 
 class ChunksEmbedded(Event, frozen=True, kw_only=True, tag="chunks_embedded"):
-    """One batch of new embeddings of one model; `files` are the files that own the chunks."""
+    """One batch of new embeddings of one model; `files` own its chunks, or others of the same range."""
 
     model: ModelId
     chunks: tuple[ChunkId, ...]

@@ -57,6 +57,19 @@ BEGIN
 END
 $$;
 
+-- Appends the event of one batch of embeddings; its many chunks never become text on the way.
+CREATE FUNCTION append_embedded(_partition integer, _chunks bigint[], _data jsonb) RETURNS void
+LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM lock_partition(_partition);
+    -- A new statement, as in append_events (rule 1).
+    INSERT INTO events (partition, last_offset, n, type, chunks, data)
+    SELECT _partition, coalesce(max(last_offset), -1) + 1, 1, 'chunks_embedded', _chunks, _data
+    FROM events
+    WHERE partition = _partition;
+END
+$$;
+
 -- Locks the partition and returns the models of the collection as they are under that lock (rule 9).
 CREATE FUNCTION lock_partition_and_read_models(_partition integer, _collection integer) RETURNS integer[]
 LANGUAGE plpgsql AS $$

@@ -16,17 +16,17 @@ BEGIN
     PERFORM lock_lease(_group, _partition, _lo, _epoch);
     IF cardinality(_chunks) > 0 THEN
         -- A chunk that was collected or erased meanwhile is not there to lock, and its vector is dropped.
-        SELECT coalesce(array_agg(locked.chunk_id), '{}')
-        INTO _existing
+        SELECT coalesce(array_agg(locked.chunk_id), '{}'), array_agg(DISTINCT locked.file)
+        INTO _existing, _files
         FROM (
-            SELECT chunk_id FROM chunks WHERE chunk_id = ANY (_chunks) ORDER BY chunk_id FOR KEY SHARE
+            SELECT chunk_id, file FROM chunks WHERE chunk_id = ANY (_chunks) ORDER BY chunk_id FOR KEY SHARE
         ) AS locked;
 
         WITH stored AS (
             INSERT INTO embeddings (chunk_id, model, embedding)
             SELECT c.chunk_id, _model, c.embedding
             FROM unnest(_chunks, _vectors) AS c (chunk_id, embedding)
-            WHERE c.chunk_id = ANY (_existing)
+            JOIN unnest(_existing) AS e (chunk_id) ON e.chunk_id = c.chunk_id
             ORDER BY c.chunk_id
             ON CONFLICT DO NOTHING
             RETURNING chunk_id
@@ -37,12 +37,7 @@ BEGIN
     END IF;
     IF cardinality(_new) > 0 THEN
         PERFORM stage_search_rows(_model, _new);
-        SELECT array_agg(DISTINCT file) INTO _files FROM chunks WHERE chunk_id = ANY (_new);
-        PERFORM append_events(_partition, jsonb_build_array(jsonb_build_object(
-            'type', 'chunks_embedded',
-            'chunks', _new,
-            'data', jsonb_build_object('model', _model, 'files', _files)
-        )));
+        PERFORM append_embedded(_partition, _new, jsonb_build_object('model', _model, 'files', _files));
     END IF;
     IF _finished THEN
         PERFORM mark_done(_group, _partition, _lo);
