@@ -17,10 +17,17 @@ from psycopg import AsyncConnection
 
 from chunkstore import catalog, embeddings, leases
 from chunkstore.embeddings import Owed
-from chunkstore.errors import EmbeddingFailed, InvalidInput, ModelUnavailable, UnknownModel
+from chunkstore.errors import (
+    EmbeddingFailed,
+    InvalidInput,
+    ModelRefused,
+    ModelUnavailable,
+    TextsFailed,
+    UnknownModel,
+)
 from chunkstore.leases import Lease
 from chunkstore.model import ChunkId, CollectionId
-from chunkstore.models import Model
+from chunkstore.models import Model, Spends, Spent
 from chunkstore.models.checks import checked_vectors
 from chunkstore.search_tables import ModelRow
 from chunkstore.store import ChunkStore
@@ -47,6 +54,8 @@ class ConsumeReport(msgspec.Struct):
     halved: int = 0
     retried: int = 0
     dead_letters: int = 0
+    spent: Spent | None = None
+    """What the model's service counted for this run; None for a model that costs nothing."""
 
 
 class Work(msgspec.Struct, frozen=True):
@@ -68,7 +77,7 @@ class EmbeddingConsumer:
     """Embeds for one model, for every collection of the store that has it.
 
     It claims and gives the model up to `batch` chunks at once; with None 256, up to 1,024 where the model
-    is fast.
+    is fast. `on_outage` hears of every call that found the model's provider down.
     """
 
     def __init__(
@@ -79,6 +88,7 @@ class EmbeddingConsumer:
         batch: int | None = None,
         lease_seconds: float = 60.0,
         on_progress: Callable[[ConsumeReport], None] | None = None,
+        on_outage: Callable[[ModelUnavailable], None] | None = None,
     ) -> None:
         if batch is not None and (type(batch) is not int or batch < 1):
             raise InvalidInput("batch", batch, "an integer from 1 on, or None for what suits the model")
@@ -89,12 +99,14 @@ class EmbeddingConsumer:
         self._batching = Batching(batch)
         self._lease_seconds = lease_seconds
         self._on_progress = on_progress
+        self._on_outage = on_outage
         self.report = ConsumeReport()
 
     async def run(self, *, drain: bool = False, stop: anyio.Event | None = None) -> ConsumeReport:
         """Embeds until `stop` is set, or with `drain` until nothing is left to embed.
 
-        Raises UnknownModel, or ModelMismatch before anything is embedded.
+        Raises UnknownModel, or ModelMismatch before anything is embedded; ModelRefused where the model's
+        provider refuses the key, the model or every text.
         """
         known = await self._known_model()
         loop = Loop(
@@ -103,6 +115,7 @@ class EmbeddingConsumer:
             self.handler(known),
             batching=self._batching,
             lease_seconds=self._lease_seconds,
+            on_outage=self._on_outage,
         )
         await loop.run(drain=drain, stop=stop)
         return self.report
@@ -141,6 +154,7 @@ class _Embedding:
         self._batching = batching
         self._report = report
         self._on_progress = on_progress
+        self._spent_before = model.spent if isinstance(model, Spends) else Spent()
 
     async def read(self, conn: AsyncConnection[Any], lease: Lease) -> Work | None:
         owed = await embeddings.owed(conn, lease, self._known.model)
@@ -163,19 +177,29 @@ class _Embedding:
         try:
             with turn:
                 begun = monotonic()
-                answer = self._model.embed(list(work.texts.values()))
+                answer, failed = self._ask(list(work.texts.values()))
                 self._batching.took(len(wanted), monotonic() - begun)
             array, bad = checked_vectors(self._model, answer, len(wanted))
-        except (ModelUnavailable, NotNow):
+        except (ModelUnavailable, ModelRefused, NotNow):
             raise
         except EmbeddingFailed as error:
             return Result(vectors, dict.fromkeys(wanted, str(error)))
         except Exception as error:  # noqa: BLE001 - a model may raise anything, and a batch is halved for it
             return Result(vectors, dict.fromkeys(wanted, f"{type(error).__name__}: {error}"))
-        errors = {wanted[row]: reason for row, reason in bad}
+        errors = {wanted[row]: reason for row, reason in (dict(bad) | failed).items()}
         embedded = {text: vector for text, vector in zip(wanted, array, strict=True) if text not in errors}
         self._report.embedded += len(embedded)
         return Result(vectors | embedded, errors)
+
+    def _ask(self, texts: list[str]) -> tuple[object, dict[int, str]]:
+        """The model's answer, and the rows of it that are no vectors, with the reason."""
+        try:
+            return self._model.embed(texts), {}
+        except TextsFailed as error:
+            return error.vectors, error.errors
+        finally:
+            if isinstance(self._model, Spends):
+                self._report.spent = self._model.spent - self._spent_before
 
     async def settle(self, conn: AsyncConnection[Any], lease: Lease, work: Work, result: Result) -> None:
         good = [chunk for chunk in work.owed if _text(chunk) in result.vectors]

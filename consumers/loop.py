@@ -8,7 +8,7 @@ does to this process counts against no other range. Keeps invariant 8 with `chun
 
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from threading import Lock
 from typing import Any, Protocol, TypeVar
@@ -21,7 +21,7 @@ from psycopg import AsyncConnection
 
 from chunkstore import leases
 from chunkstore.database import BY_INDEX, Database
-from chunkstore.errors import ChunkstoreError, LeaseLost, ModelUnavailable
+from chunkstore.errors import ChunkstoreError, LeaseLost, ModelRefused, ModelUnavailable
 from chunkstore.hints import Waiting, listening
 from chunkstore.leases import Lease
 from chunkstore.retries import persistently
@@ -51,7 +51,8 @@ class Handler(Protocol[W, R]):
         """The slow part, outside any transaction; blocking, in a worker thread.
 
         What only one range at a time may do is done inside `with turn`, which raises NotNow where it is
-        not to be done any more. Raises ModelUnavailable where the provider is down.
+        not to be done any more. Raises ModelUnavailable where the provider is down, ModelRefused where it
+        never will do it: the loop then ends with that error, and what it holds is given back.
         """
         ...
 
@@ -71,12 +72,15 @@ class Loop:
         *,
         batching: Batching,
         lease_seconds: float,
+        on_outage: Callable[[ModelUnavailable], None] | None = None,
     ) -> None:
         self._database = database
         self._group = group
         self._handler = handler
         self._batching = batching
         self._lease_seconds = lease_seconds
+        self._on_outage = on_outage
+        self._refused: ModelRefused | None = None
         self._owner = f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:8]}"
         self._breaker = Breaker()
         self._held: dict[tuple[int, int], Lease] = {}
@@ -89,7 +93,8 @@ class Loop:
     async def run(self, *, drain: bool = False, stop: anyio.Event | None = None) -> None:
         """Runs until `stop` is set, or with `drain` until nothing is in flight and nothing to claim.
 
-        At a stop the range that the model works on is finished and what is only read is given back.
+        At a stop the range that the model works on is finished and what is only read is given back. Raises
+        ModelRefused.
         """
         stop = stop or anyio.Event()
         to_work, read = anyio.create_memory_object_stream[tuple[Lease, Any]](0)
@@ -100,7 +105,9 @@ class Loop:
                 async with anyio.create_task_group() as stages:
                     stages.start_soon(self._read, to_work, waiting, drain, stop)
                     for _ in range(_RANGES_AHEAD):
-                        stages.start_soon(self._work, read.clone(), to_settle.clone(), stop)
+                        stages.start_soon(
+                            self._work, read.clone(), to_settle.clone(), stop, stages.cancel_scope
+                        )
                     read.close()
                     to_settle.close()
                     stages.start_soon(self._settle, worked, stop)
@@ -109,6 +116,8 @@ class Loop:
             self._ended = True
             with anyio.move_on_after(_RELEASE_SECONDS, shield=True):
                 await self._release_held()
+        if self._refused is not None:
+            raise self._refused
 
     # --- stages ---------------------------------------------------------------------------------
 
@@ -152,6 +161,7 @@ class Loop:
         read: MemoryObjectReceiveStream[tuple[Lease, Any]],
         out: MemoryObjectSendStream[tuple[Lease, Any, Any]],
         stop: anyio.Event,
+        stages: anyio.CancelScope,
     ) -> None:
         async with read, out:
             async for lease, work in read:
@@ -159,7 +169,13 @@ class Loop:
                     result = await anyio.to_thread.run_sync(
                         self._handler.work, work, self._turn(stop), abandon_on_cancel=True
                     )
-                except (ModelUnavailable, NotNow):
+                except ModelRefused as error:
+                    self._refused = error
+                    stages.cancel()
+                    return
+                except (ModelUnavailable, NotNow) as error:
+                    if isinstance(error, ModelUnavailable) and self._on_outage is not None:
+                        self._on_outage(error)
                     await self._release(lease)
                     continue
                 finally:

@@ -5,12 +5,13 @@ from typing import TYPE_CHECKING, TypeVar
 
 import anyio
 
-from chunkstore.cli.output import clean
+from chunkstore.cli.output import clean, say
+from chunkstore.errors import ModelUnavailable
 
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-    from chunkstore.models import Model
+    from chunkstore.models import Model, Spent
     from chunkstore.store import ChunkStore
     from consumers.embedding import ConsumeReport
     from projections.projector import ProjectReport
@@ -57,10 +58,25 @@ async def embed(
             row, completed=report.stored, total=total, description=f"{title}: {report.stored:,} chunks"
         )
 
-    consumer = EmbeddingConsumer(store, model, batch=batch, on_progress=show)
+    def tell(error: ModelUnavailable) -> None:
+        nonlocal told
+        if told != str(error):
+            say(f"{model.name} is not there, and is asked again until it is: {error}")
+        told = str(error)
+
+    told = ""
+    consumer = EmbeddingConsumer(store, model, batch=batch, on_progress=show, on_outage=tell)
     waiting = await lag(store, model.name)
     show(consumer.report)
-    return await consumer.run(drain=drain, stop=stop)
+    report = await consumer.run(drain=drain, stop=stop)
+    if report.spent is not None:
+        _say_spent(model.name, report.spent)
+    return report
+
+
+def _say_spent(model: str, spent: "Spent") -> None:
+    cost = "" if spent.cost is None else f", at a cost of {spent.cost:,.6g}"
+    say(f"{model}: {spent.requests:,} requests, {spent.tokens:,} tokens{cost}")
 
 
 async def project(

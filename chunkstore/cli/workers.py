@@ -8,7 +8,7 @@ from chunkstore import catalog
 from chunkstore.cli import slow
 from chunkstore.cli.models import load, spec_for
 from chunkstore.cli.output import say
-from chunkstore.errors import MissingExtra, UnknownModel
+from chunkstore.errors import InvalidInput, MissingExtra, ModelRefused, ModelUnavailable, UnknownModel
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from chunkstore.store import ChunkStore
 
 _LOOK_SECONDS = 2.0
+_AGAIN_SECONDS = 60.0
 
 
 class Workers:
@@ -55,15 +56,21 @@ class Workers:
                     await self._stop.wait()
 
     async def _consume(self, name: str) -> None:
-        try:
-            model = await load(self._specs.get(name) or spec_for(name), self._device, shown=False)
-        except (MissingExtra, UnknownModel) as error:
-            say(f"nothing is embedded with {name!r} here: {error}")
-            return
-        report = await slow.embed(
-            self._store, model, self._bar, drain=False, batch=self._batch, stop=self._stop
-        )
-        self.embedded += report.embedded
+        while not self._stop.is_set():
+            try:
+                model = await load(self._specs.get(name) or spec_for(name), self._device, shown=False)
+                report = await slow.embed(
+                    self._store, model, self._bar, drain=False, batch=self._batch, stop=self._stop
+                )
+            except (MissingExtra, UnknownModel, InvalidInput) as error:
+                say(f"nothing is embedded with {name!r} here: {error}")
+                return
+            except (ModelRefused, ModelUnavailable) as error:
+                say(f"nothing is embedded with {name!r} for {_AGAIN_SECONDS:g} s: {error}")
+                with anyio.move_on_after(_AGAIN_SECONDS):
+                    await self._stop.wait()
+            else:
+                self.embedded += report.embedded
 
     async def _project(self, name: str) -> None:
         report = await slow.project(self._store, name, self._bar, drain=False, stop=self._stop)

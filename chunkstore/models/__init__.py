@@ -3,7 +3,15 @@
 Implementations are imported late: importing this package loads neither torch nor a tokenizer.
 """
 
-from chunkstore.models.protocol import CountsTokens, Distance, EmbedsQueries, Model, ModelDescription
+from chunkstore.models.protocol import (
+    CountsTokens,
+    Distance,
+    EmbedsQueries,
+    Model,
+    ModelDescription,
+    Spends,
+    Spent,
+)
 from chunkstore.models.specs import describe, open_model, spec_of
 
 __all__ = [
@@ -12,6 +20,8 @@ __all__ = [
     "EmbedsQueries",
     "Model",
     "ModelDescription",
+    "Spends",
+    "Spent",
     "describe",
     "open_model",
     "spec_of",

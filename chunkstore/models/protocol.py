@@ -92,6 +92,10 @@ class Spent(msgspec.Struct, frozen=True):
     cost: float | None = None
     """In the currency of the price that was given; None without a price."""
 
+    def __sub__(self, other: "Spent") -> "Spent":
+        cost = None if self.cost is None else self.cost - (other.cost or 0.0)
+        return Spent(self.requests - other.requests, self.tokens - other.tokens, cost)
+
 
 @runtime_checkable
 class Spends(Protocol):

@@ -391,7 +391,7 @@ def test_no_server_is_a_service_that_is_down(endpoint: Endpoint) -> None:
 
 def test_a_host_that_does_not_exist_is_a_service_that_is_down() -> None:
     model = EndpointModel(Options(model="m", url="http://nowhere.invalid/v1", dimensions=8, patience=0.2))
-    with pytest.raises(ModelUnavailable, match="nowhere.invalid/v1 cannot be reached"):
+    with pytest.raises(ModelUnavailable, match="cannot be reached"):
         model.embed(TEXTS)
 
 
