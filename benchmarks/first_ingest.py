@@ -6,7 +6,7 @@ from benchmarks import material
 from benchmarks.harness import Result, Setup, Stopwatch, Target, against
 from benchmarks.langchain_index import VARIABLE, Api
 from benchmarks.peers import IndexingApi
-from benchmarks.pipeline import running, without_index
+from benchmarks.pipeline import running, without_indexes
 
 
 async def main(setup: Setup) -> list[Result]:
@@ -14,7 +14,7 @@ async def main(setup: Setup) -> list[Result]:
     count = 2_000 if setup.quick else 10_000
     model = material.NullModel()
     number = 0
-    async with setup.store() as store:
+    async with setup.store() as store, without_indexes(store) as hold:
         with setup.peer() as conn:
             tables = IndexingApi(conn, model.dimensions)
 
@@ -23,7 +23,8 @@ async def main(setup: Setup) -> list[Result]:
                 number += 1
                 collection = await store.collection(f"bench-{number}", model=model)
                 chunks = material.chunks(count, seed=number)
-                async with without_index(store, collection), running(store, model):
+                await hold(collection)
+                async with running(store, model):
                     with Stopwatch() as watch:
                         await collection.wait_until_active(await collection.append("file", chunks))
                 return watch.seconds

@@ -13,7 +13,7 @@ import psycopg
 
 from benchmarks import material
 from benchmarks.harness import Result, Setup, Stopwatch
-from benchmarks.pipeline import without_index
+from benchmarks.pipeline import without_indexes
 from chunkstore import Chunk, ChunkStore
 from chunkstore.collection import Collection
 from chunkstore.model import Version
@@ -34,7 +34,8 @@ async def main(setup: Setup) -> list[Result]:
         collection = await store.collection("bench", model=model)
         run = _Run(setup, store, collection, model)
         run.step(f"a file of {count:,} chunks: the store open", 0.0)
-        async with without_index(store, collection):
+        async with without_indexes(store) as hold:
+            await hold(collection)
             await run.ingest("", _chunks(count, changed=None))
             await run.ingest("one chunk changed: ", _chunks(count, changed=count // 2))
         with Stopwatch() as watch:

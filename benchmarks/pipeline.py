@@ -1,6 +1,6 @@
 """Runs a consumer and a projector beside a piece of work, in one process, as `chunkstore up` does."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 import anyio
@@ -25,13 +25,16 @@ async def running(store: ChunkStore, model: Model) -> AsyncIterator[None]:
 
 
 @asynccontextmanager
-async def without_index(store: ChunkStore, collection: Collection) -> AsyncIterator[None]:
-    """Holds the lock of the collection's index builder, so that none is built, as during a bulk load."""
+async def without_indexes(store: ChunkStore) -> AsyncIterator[Callable[[Collection], Awaitable[None]]]:
+    """Gives what keeps the index of a collection from being built until the end, as during a bulk load."""
     async with store.database.transaction() as guard:
-        index = f"{collection._models[0].search_table}_hnsw"  # noqa: SLF001
-        await guard.execute(INDEXES.try_lock, {"index": index})
-        await guard.execute(b"SELECT")  # ends the query's portal and with it its snapshot
-        yield
+
+        async def hold(collection: Collection) -> None:
+            index = f"{collection._models[0].search_table}_hnsw"  # noqa: SLF001
+            await guard.execute(INDEXES.try_lock, {"index": index})
+            await guard.execute(b"SELECT")  # ends the query's portal and with it its snapshot
+
+        yield hold
 
 
 async def drain(store: ChunkStore, model: Model) -> None:
