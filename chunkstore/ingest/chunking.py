@@ -8,6 +8,7 @@ the same cuts wherever it stands, and after an edit the cuts soon fall back into
 from bisect import bisect_right
 from collections.abc import Iterator
 from itertools import chain
+from typing import Self
 
 import msgspec
 
@@ -16,15 +17,20 @@ from chunkstore.ingest.cuts import Cut, Strength, code_cuts, fence_cuts, past_bl
 from chunkstore.ingest.dividing import divide
 from chunkstore.ingest.document import Document
 from chunkstore.ingest.markdown import sections
-from chunkstore.ingest.pieces import pieces
+from chunkstore.ingest.pieces import Piece, pieces
 from chunkstore.ingest.sections import Section
-from chunkstore.ingest.sizes import Measure, estimated_tokens
+from chunkstore.ingest.sizes import Measure, estimated_tokens, tokens_of
 from chunkstore.ingest.titles import titled_sections
 from chunkstore.model import Chunk, Metadata, Place
+from chunkstore.models.protocol import CountsTokens, Model
 
 DEFAULT_SIZE = 240
 """In estimated tokens: at most 150 words of prose, and within the 256 tokens that MiniLM reads."""
 SMALLEST_SIZE, LARGEST_SIZE = 10, 10_000
+_HEADING_LIMITS = (200, 100, 50, 25)
+"""Characters that are kept of each heading, where more would take half of a chunk."""
+_JOINED = "{}\n\n"
+"""How headings stand before the content that a model reads."""
 _VERSION = 2
 """To be raised with every change that cuts some text in another way."""
 
@@ -36,9 +42,10 @@ class Chunker(msgspec.Struct, frozen=True):
     """Cuts a document into chunks of at most `size` by `measure`, headings included.
 
     Calling it gives the chunks in order, none blank: `document.text[place.start:place.end]` is the
-    content, `place.line` the line that it begins on. Metadata: `headings` (Markdown) from the top
-    down, `language` (source code). Only the last chunk of a section is below a quarter of the size.
-    The same document always gives the same chunks.
+    content, `place.line` the line and `place.page` the page that it begins on. Metadata: `headings`
+    from the top down, shortened where they would take half of the size; `language` (source code).
+    A chunk is below a quarter of the size only where its section is, or where a whole sentence, table
+    row, list item or block of code would be cut for it. The same document always gives the same chunks.
     """
 
     size: int = DEFAULT_SIZE
@@ -47,6 +54,21 @@ class Chunker(msgspec.Struct, frozen=True):
     def __post_init__(self) -> None:
         if type(self.size) is not int or not SMALLEST_SIZE <= self.size <= LARGEST_SIZE:
             raise InvalidInput("size", self.size, f"an integer from {SMALLEST_SIZE} to {LARGEST_SIZE}")
+
+    @classmethod
+    def for_model(cls, model: Model, size: int | None = None) -> Self:
+        """A chunker by the model's own tokens, so that the model cuts none of its chunks.
+
+        By an estimate where the model does not count. Raises InvalidInput where it does not read `size`.
+        """
+        measure = tokens_of(model)
+        if measure is None:
+            return cls(DEFAULT_SIZE if size is None else size)
+        assert isinstance(model, CountsTokens)
+        most = model.max_tokens - measure.special
+        if size is not None and size > most:
+            raise InvalidInput("size", size, f"at most {most}: what {model.name} reads of a text")
+        return cls(min(DEFAULT_SIZE, most) if size is None else size, measure)
 
     @property
     def fingerprint(self) -> str:
@@ -64,18 +86,28 @@ class Chunker(msgspec.Struct, frozen=True):
             place = Place(start=start, end=end, page=page, line=line)
             yield Chunk(document.text[start:end], metadata, place)
 
+    def divide(self, text: str, parts: Iterator[Piece], least: int, most: int) -> Iterator[tuple[int, int]]:
+        """Where each chunk begins and ends; a chunker of another kind has another way."""
+        return divide(text, parts, least, most)
+
     def _spans(self, document: Document) -> Iterator[tuple[int, int, Metadata]]:
-        for metadata, blocks in _sections(document):
-            most = self._room(metadata)
-            parts = chain.from_iterable(
-                pieces(document.text, cuts, end, most, self.measure) for cuts, end in blocks
-            )
-            for start, end in divide(document.text, parts, most // 4, most):
+        text = document.text
+        for section_metadata, blocks in _sections(document):
+            metadata, most = self._fitted(section_metadata)
+            parts = chain.from_iterable(pieces(text, cuts, end, most, self.measure) for cuts, end in blocks)
+            for start, end in self.divide(text, parts, most // 4, most):
                 yield start, end, metadata
 
-    def _room(self, metadata: Metadata) -> int:
-        """The size left for content beside the headings, which a model reads with it; half at least."""
-        return max(self.size // 2, self.size - self.measure(" > ".join(metadata.get("headings", ()))))
+    def _fitted(self, metadata: Metadata) -> tuple[Metadata, int]:
+        """The metadata with headings of at most half of the size, and what they leave for content."""
+        if "headings" not in metadata:
+            return metadata, self.size
+        for limit in _HEADING_LIMITS:
+            headings = [title[:limit].rstrip() for title in metadata["headings"]]
+            left = self.size - self.measure(_JOINED.format(" > ".join(headings)))
+            if left >= self.size // 2:
+                return {"headings": headings}, left
+        return {}, self.size
 
 
 def _sections(document: Document) -> Iterator[tuple[Metadata, Iterator[_Cuttable]]]:

@@ -51,7 +51,7 @@ def sections_of(text: str, marks: Iterable[Heading | Block]) -> Iterator[Section
             start, fences = mark.start, []
         body = mark.end
         path = {level: title for level, title in path.items() if level < mark.level} | {
-            mark.level: mark.title[:HEADING_LIMIT]
+            mark.level: mark.title[:HEADING_LIMIT].rstrip()
         }
     yield Section(_titles(path), _blocks(start, len(text), fences), body)
 

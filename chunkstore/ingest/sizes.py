@@ -3,6 +3,8 @@
 import re
 from collections.abc import Callable, Sequence
 
+from chunkstore.models.protocol import CountsTokens, Model
+
 Measure = Callable[[str], int]
 
 _TOKEN_PARTS = re.compile(r"[A-Z]?[a-z]{1,4}|[A-Z]|[0-9]{1,2}|[^\sA-Za-z0-9]")
@@ -22,6 +24,35 @@ def estimated_tokens(text: str) -> int:
 def words(text: str) -> int:
     """How many runs without white space `text` has."""
     return len(text.split())
+
+
+class TokenMeasure:
+    """The tokens that a model makes of a text, the special ones and a prompt of its own left out.
+
+    `count` is the model's `count_tokens`, `name` tells one tokenizer from another. Where `count` can be
+    pickled, so can the measure.
+    """
+
+    def __init__(self, count: Callable[[Sequence[str]], Sequence[int]], name: str) -> None:
+        self.name = name
+        self.special = count([""])[0]
+        """Tokens of the empty text: they are in every text once."""
+        self._count = count
+
+    def __call__(self, text: str) -> int:
+        """The tokens of one text."""
+        return self.many([text])[0]
+
+    def many(self, texts: Sequence[str]) -> list[int]:
+        """The tokens of each text."""
+        return [tokens - self.special for tokens in self._count(texts)] if texts else []
+
+
+def tokens_of(model: Model) -> TokenMeasure | None:
+    """The measure by a model's own tokens; None where the model does not count them."""
+    if not isinstance(model, CountsTokens):
+        return None
+    return TokenMeasure(model.count_tokens, f"tokens of {model.name}")
 
 
 def measured(measure: Measure, texts: Sequence[str]) -> Sequence[int]:
