@@ -142,9 +142,13 @@ def _looked_up(given: str) -> _LookedUp:
     if not given or _UNUSABLE.search(given):
         raise InvalidInput("paths", given, "a path is text of at least one character without NUL")
     path = Path(os.path.abspath(given))  # noqa: PTH100 - resolve() would follow links, and change the keys
-    if path.is_dir():
+    try:
+        is_folder, is_there = path.is_dir(), path.exists()
+    except OSError as error:  # a name that no file can have, a folder above that may not be looked into
+        return _LookedUp(problems=[Problem(given, error.strerror or type(error).__name__)])
+    if is_folder:
         return _walked(path, None)
-    if path.exists():
+    if is_there:
         return _LookedUp([Source(_prefix(path.parent) + path.name, path)])
     if not has_wildcard(given):
         return _LookedUp(problems=[Problem(given, "no such file or folder")])

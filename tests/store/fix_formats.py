@@ -66,8 +66,18 @@ _HARMS: dict[str, Callable[[], None]] = {
     "raise": _raise,
 }
 
+
+def read_slowly(content: bytes) -> Document:
+    """The text, after a test was told that its bytes were read and has answered."""
+    folder = Path(os.environ["CHUNKSTORE_TEST_MEANWHILE"])
+    (folder / "asked").write_bytes(b"read")
+    (folder / "told").read_bytes()
+    return Document(content.decode())
+
+
 ODD = Format(name="odd", read=read, names=(".odd",))
 register(ODD)
+register(Format(name="slow", read=read_slowly, names=(".slow",)))
 
 
 class Counted:

@@ -11,7 +11,6 @@ from chunkstore.ingest.pipeline import ingest
 from chunkstore.store import ChunkStore
 from consumers.embedding import EmbeddingConsumer
 from projections.projector import Projector
-from projections.verify import verify
 from tests.store.fix_models import CountingModel
 from tests.store.fix_store import store
 
