@@ -4,6 +4,7 @@
 """
 
 import os
+import re
 from hashlib import blake2b
 from typing import Annotated, Final
 from urllib.parse import unquote, urlsplit
@@ -19,7 +20,7 @@ Count = Annotated[int, Meta(ge=1, le=1_000_000_000)]
 Seconds = Annotated[float, Meta(gt=0, le=3600)]
 
 
-class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Options(msgspec.Struct, frozen=True, kw_only=True):
     """The options of a spec. Limits left out are those that most services keep."""
 
     model: Annotated[str, Meta(min_length=1, max_length=150, pattern=r"^[^\s,]+$")]
@@ -75,6 +76,10 @@ _ALLOWED: Final = "openai:MODEL[,option=value…], options: " + ", ".join(
 )
 
 
+_LIKE_AN_OPTION: Final = re.compile("[a-z_]{1,20}")
+"""What may be shown in an error: a key has digits or capitals."""
+
+
 def read(argument: str) -> Options:
     """The options of what follows `openai:` in a spec; `%2C` stands for a comma in a value.
 
@@ -84,8 +89,9 @@ def read(argument: str) -> Options:
     given = {"model": model}
     for part in rest:
         name, equals, value = part.partition("=")
-        if not equals or name in given:
-            raise _refused(given, f"{ascii(name)[:40]} is no option or stands there twice")
+        if not equals or name in given or name not in Options.__struct_fields__:
+            shown = name if _LIKE_AN_OPTION.fullmatch(name) else f"what follows comma {len(given)}"
+            raise _refused(given, f"{shown} is no option, has no value, or is there twice")
         given[name] = unquote(value)
     try:
         options = msgspec.convert(given, Options, strict=False)

@@ -85,11 +85,11 @@ class Sender:
         except Passing as error:
             if not error.suspicious or stop.is_set():
                 raise ModelUnavailable(str(error)) from error
-            self._prove(stop, times=2)
-            reason = str(error)
+            reason, times = str(error), 2
         except Rejected as error:
-            self._prove(stop, times=1)
-            reason = str(error)
+            reason, times = str(error), 1
+        # Out here, so that an error of the proof does not carry the other along: its reason may hold a text.
+        self._prove(stop, times=times)
         if len(texts) == 1:
             return Answer({}, {texts[0].position: reason}, None)
         return self._halved(texts, stop, patience)
