@@ -8,6 +8,7 @@ maker wrote first does not matter, as makers differ in that.
 import re
 import unicodedata
 from collections.abc import Iterable, Sequence
+from itertools import groupby
 
 import msgspec
 
@@ -18,6 +19,10 @@ _OPENING = {"(": ")", "[": "]", "{": "}", "«": "»", "<": ">"}
 _CLOSING = {closing: opening for opening, closing in _OPENING.items()}
 _INNER_SPACE = re.compile(r"(?<=\S)([(\[{«]) (?=\S)|(?<=\S) ([)\]}»])(?=\S)")
 """A space on the wrong side of a bracket, where both stand at one place."""
+_SPACES = re.compile(r" {2,}")
+_BULLET_AFTER = re.compile(r"^(.*\S)\s+([•‣◦▪▫●○■□\uf0b7])$")
+"""A bullet on the left of right-to-left text."""
+_LAM = "\u0644"
 _FIRST_LETTER = "\u0590"
 
 
@@ -34,15 +39,22 @@ def is_right_to_left(text: str) -> bool:
 
 
 def logical(glyphs: Iterable[Glyph]) -> str:
-    """The text of a line of glyphs in the order in which it is read."""
-    placed = list(glyphs)
+    """The text of a line of glyphs in the order in which it is read, without doubled spaces."""
+    placed = [
+        glyph for _, group in groupby(glyphs, lambda glyph: glyph.x) for glyph in _ligature(list(group))
+    ]
     classes = [_class(glyph) for glyph in placed]
     backwards = 2 * sum(kind in _RIGHT_TO_LEFT for kind in classes) > sum(kind == "L" for kind in classes)
     if backwards:
         read = _from_right(sorted(placed, key=lambda glyph: -glyph.x))
     else:
         read = _from_left(sorted(placed, key=lambda glyph: glyph.x))
-    return _bracketed("".join(glyph.text for glyph in read))
+    return _BULLET_AFTER.sub(r"\2 \1", _bracketed(_SPACES.sub(" ", "".join(glyph.text for glyph in read))))
+
+
+def _ligature(group: list[Glyph]) -> list[Glyph]:
+    """The letters of one glyph in order; where a lam comes last they were turned round, as it begins them."""
+    return group[::-1] if len(group) > 1 and group[-1].text[0] == _LAM else group
 
 
 def _class(glyph: Glyph) -> str:

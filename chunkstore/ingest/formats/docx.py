@@ -34,7 +34,7 @@ def read(content: bytes) -> Document:
     text = to_markdown(result.value)
     if not text:
         raise UnreadableFile("no text: an empty document, or one of images; OCR is not done here")
-    return Document(text, "markdown")
+    return Document(text + "\n", "markdown")
 
 
 def _no_attributes(_image: object) -> dict[str, str]:

@@ -9,7 +9,10 @@ from chunkstore.ingest.document import Document
 from chunkstore.ingest.formats.installed import not_installed
 from chunkstore.ingest.formats.marking import heading
 
-_LEFT_OUT = ["a.headerlink", "a.anchor", "a.anchorjs-link", "svg", "footer", "button", "select", "textarea"]
+_LEFT_OUT = [
+    *("nav", "footer", "[role=navigation]", "[role=search]", "svg", "button", "select", "textarea"),
+    *("a.headerlink", "a.anchor", "a.anchorjs-link", "a.footnote-back"),
+]
 _TITLE = re.compile(r"<title\b[^>]*>([^<]*)", re.IGNORECASE)
 _FIRST_HEADING = re.compile(r"<h1[\s>]", re.IGNORECASE)
 _TAG = re.compile(r"</?[a-zA-Z!?]")
@@ -27,7 +30,7 @@ def read(content: bytes) -> Document:
     title = _TITLE.search(source)
     if title and not _FIRST_HEADING.search(source):
         text = f"{heading(html.unescape(title[1]), 1)}\n\n{text}".lstrip()
-    return Document(text, "markdown")
+    return Document(text + "\n", "markdown")
 
 
 def to_markdown(source: str) -> str:
@@ -39,7 +42,7 @@ def to_markdown(source: str) -> str:
     result = convert(
         source,
         ConversionOptions(
-            preprocessing=PreprocessingOptions(remove_forms=False),
+            preprocessing=PreprocessingOptions(enabled=False),
             bullets="-",
             autolinks=False,
             compact_tables=True,

@@ -15,6 +15,8 @@ _MOST_HEADINGS = 0.25
 """Where more of the text than this stands in large letters, they are no headings."""
 _WIDE = 1.3
 """So many times the usual distance between two lines ends a paragraph."""
+_INDENTED = 0.7
+"""So far in, in sizes of letters, a line begins a paragraph where the one above ends a sentence."""
 _BULLET = re.compile("^[•‣◦▪▫●○■□–⁃∙·\uf0b7\uf0a7]\\s+(?=\\S)")
 _SENTENCE_END = re.compile(r"[.!?:;…。！？؟۔]['\"”’»)\]]*$")
 _UNSPACED = "[\u3000-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uff00-\uffef]"
@@ -70,7 +72,9 @@ def _item(line: str) -> str:
 def _usual_distance(lines: Sequence[Line]) -> float:
     """The distance of two lines of a paragraph, in points: the lower quartile of all on the page."""
     distances = sorted(
-        above.y - below.y for above, below in pairwise(lines) if 0 < above.y - below.y < 3 * above.size
+        above.last_y - below.y
+        for above, below in pairwise(lines)
+        if 0 < above.last_y - below.y < 3 * above.size
     )
     return distances[len(distances) // 4] if distances else 0.0
 
@@ -88,10 +92,10 @@ def _paragraphs(lines: Sequence[Line], usual: float) -> Iterator[list[Line]]:
 
 def _ends(above: Line, below: Line, usual: float) -> bool:
     """True where `below` begins another paragraph than `above` stands in."""
-    distance = above.y - below.y
+    distance = above.last_y - below.y
     if abs(above.size - below.size) > 0.1 * above.size and abs(distance) > 0.5 * above.size:
         return True
     ended = _SENTENCE_END.search(above.text) is not None
     if distance < -above.size:
         return ended
-    return distance > _WIDE * usual or (ended and below.x - above.x > above.size)
+    return distance > _WIDE * usual or (ended and below.x - above.x > _INDENTED * above.size)

@@ -19,11 +19,16 @@ _NO_TEXT = re.compile("[\x00-\x08\x0b-\x1f\x7f\ufeff\ufffe\uffff]")
 
 
 class Line(msgspec.Struct, frozen=True):
-    """One line of a page; `x` and `y` in points from the page's lower left corner, `size` in points."""
+    """One line of a page, or more where words were hyphenated; in points from the page's lower left corner.
+
+    `x` and `y` are where the first letter stands, `last_y` is the height of the last one, `size` the
+    size of letters.
+    """
 
     text: str
     x: float
     y: float
+    last_y: float
     size: float
 
 
@@ -42,7 +47,8 @@ def _lines(text_page: Any) -> Iterator[Line]:
         if raw.strip() and first >= 0:
             text = _in_order(text_page, first, raw) if is_right_to_left(raw) else raw
             x, y = _origin(text_page, first)
-            yield Line(_cleaned(text), x, y, _size(text_page, first))
+            last_y = _origin(text_page, first + len(raw.rstrip()) - 1)[1] if _HYPHEN.search(raw) else y
+            yield Line(_cleaned(text), x, y, last_y, _size(text_page, first))
         position += length + 2
 
 

@@ -1,4 +1,4 @@
-"""PowerPoint slides, by python-pptx: each is a page with its title as heading, its text as lists, its notes."""
+"""PowerPoint slides, by python-pptx: each is a page, its title a heading, its text lists; then its notes."""
 
 from collections.abc import Iterator
 from io import BytesIO
