@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 import anyio
 import numpy as np
 import pytest
+from anyio import to_thread
 from psycopg.pq import TransactionStatus
 
 from chunkstore import log
@@ -35,9 +36,7 @@ async def drain(store: ChunkStore) -> None:
 
 async def at_work(model: Held) -> None:
     """Returns when the model has a range's texts and has not answered."""
-    with anyio.fail_after(30):
-        while not model.calls:
-            await anyio.sleep(0.01)
+    assert await to_thread.run_sync(model.began.wait, 30), "the model was never asked"
 
 
 async def contents(files: Collection, key: str) -> list[str]:
