@@ -53,6 +53,13 @@ class Collection:
         """The names of the collection's models, the serving one first."""
         return [model.name for model in self._models]
 
+    def opener(self) -> Model | str | None:
+        """The serving model if it was given, else the spec that opens it, None where its name tells none."""
+        given, serving = self._model, self._serving.name
+        if given is not None and describe(given).name == serving:
+            return given
+        return spec_of(serving)
+
     # --- writing --------------------------------------------------------------------------------
 
     async def append(

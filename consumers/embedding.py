@@ -29,6 +29,7 @@ from chunkstore.leases import Lease
 from chunkstore.model import ChunkId, CollectionId
 from chunkstore.models import Model, Spends, Spent
 from chunkstore.models.checks import checked_vectors
+from chunkstore.models.truncation import cut_texts
 from chunkstore.search_tables import ModelRow
 from chunkstore.store import ChunkStore
 from consumers.batching import Batching
@@ -46,6 +47,8 @@ class ConsumeReport(msgspec.Struct):
 
     embedded: int = 0
     """Chunks that the model embedded."""
+    truncated: int = 0
+    """Of these, the ones of which the model read only the beginning: they are longer than its limit."""
     copied: int = 0
     """Chunks whose text was embedded already."""
     stored: int = 0
@@ -180,6 +183,7 @@ class _Embedding:
                 answer, failed = self._ask(list(work.texts.values()))
                 self._batching.took(len(wanted), monotonic() - begun)
             array, bad = checked_vectors(self._model, answer, len(wanted))
+            cut = cut_texts(self._model, list(work.texts.values()))
         except (ModelUnavailable, ModelRefused, NotNow):
             raise
         except EmbeddingFailed as error:
@@ -189,6 +193,7 @@ class _Embedding:
         errors = {wanted[row]: reason for row, reason in (dict(bad) | failed).items()}
         embedded = {text: vector for text, vector in zip(wanted, array, strict=True) if text not in errors}
         self._report.embedded += len(embedded)
+        self._report.truncated += sum(wanted[row] in embedded for row in cut)
         return Result(vectors | embedded, errors)
 
     def _ask(self, texts: list[str]) -> tuple[object, dict[int, str]]:

@@ -120,6 +120,9 @@ async def bring_in_and_embed(
 
 
 async def _ingest(collection: "Collection", asked: Request, bar: "Bar") -> IngestReport:
+    if collection.opener() is None:
+        name = collection.model_names[0]
+        say(f"chunks are sized by an estimate: give {name!r} with --model to size them in its own tokens")
     return await pipeline.ingest(
         collection,
         asked.paths,

@@ -53,6 +53,10 @@ async def embed(
     row = bar.add_task(title, total=None)
 
     def show(report: ConsumeReport) -> None:
+        nonlocal truncated
+        if report.truncated and not truncated:
+            say(f"{model.name} does not read to the end of every chunk: some are longer than its limit")
+        truncated = report.truncated
         total = max(waiting, report.stored) if drain else None
         bar.update(
             row, completed=report.stored, total=total, description=f"{title}: {report.stored:,} chunks"
@@ -64,14 +68,26 @@ async def embed(
             say(f"{model.name} is not there, and is asked again until it is: {error}")
         told = str(error)
 
-    told = ""
+    told, truncated = "", 0
     consumer = EmbeddingConsumer(store, model, batch=batch, on_progress=show, on_outage=tell)
     waiting = await lag(store, model.name)
     show(consumer.report)
     report = await consumer.run(drain=drain, stop=stop)
     if report.spent is not None:
         _say_spent(model.name, report.spent)
+    if report.truncated:
+        _say_truncated(model, report)
     return report
+
+
+def _say_truncated(model: "Model", report: "ConsumeReport") -> None:
+    from chunkstore.models import CountsTokens
+
+    assert isinstance(model, CountsTokens), "only such a model says what it cuts"
+    say(
+        f"{model.name} read only the first {model.max_tokens:,} tokens of {report.truncated:,} of"
+        f" {report.embedded:,} chunks: cut them smaller to have all of their text found"
+    )
 
 
 def _say_spent(model: str, spent: "Spent") -> None:

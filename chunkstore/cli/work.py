@@ -61,9 +61,19 @@ async def consume(
         print_json({one.name: report for one, report in zip(models, reports, strict=True)})
     else:
         print_table(
-            ("model", "embedded", "copied", "stored", "ranges", "halved", "retried", "given up"),
+            ("model", "embedded", "cut short", "copied", "stored", "ranges", "halved", "retried", "given up"),
             [
-                (one.name, r.embedded, r.copied, r.stored, r.ranges, r.halved, r.retried, r.dead_letters)
+                (
+                    one.name,
+                    r.embedded,
+                    r.truncated,
+                    r.copied,
+                    r.stored,
+                    r.ranges,
+                    r.halved,
+                    r.retried,
+                    r.dead_letters,
+                )
                 for one, r in zip(models, reports, strict=True)
             ],
         )

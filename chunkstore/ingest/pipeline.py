@@ -15,12 +15,12 @@ from chunkstore import inputs
 from chunkstore.collection import Collection
 from chunkstore.errors import Conflict, InvalidInput, UnknownFile, UnreadableFile
 from chunkstore.ingest.changes import Checks
-from chunkstore.ingest.chunking import Chunker
 from chunkstore.ingest.contents import chunks_of, fingerprint
 from chunkstore.ingest.frames import Cutter, Opened, Task
 from chunkstore.ingest.plan import Step, for_each, planned
 from chunkstore.ingest.process import Limits
 from chunkstore.ingest.reports import IngestReport, Outcome, Outdated, Progress, Tally
+from chunkstore.ingest.sizing import chunker_for
 from chunkstore.ingest.sources import Source, find_sources
 from chunkstore.ingest.stamps import Stamp, Stamping, log_again
 from chunkstore.ingest.workers import Workers
@@ -58,7 +58,7 @@ async def ingest(
     Raises InvalidInput where two files would have one key, WorkerFailed where no file can be read here.
     """
     found = await to_thread.run_sync(find_sources, list(paths))
-    cut = chunker or Chunker()
+    cut = chunker or await to_thread.run_sync(chunker_for, collection)
     live = {key async for key in collection.keys()}  # noqa: SIM118
     tally = Tally(len(found.sources), on_progress)
     async with Workers(cut, limits or Limits()) as workers, Stamping(collection) as stamping:

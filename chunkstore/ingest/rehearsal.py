@@ -17,6 +17,7 @@ from chunkstore.ingest.pipeline import APPENDED_AT_ONCE
 from chunkstore.ingest.plan import Step, for_each, planned
 from chunkstore.ingest.process import Limits
 from chunkstore.ingest.reports import IngestReport, Outcome, Progress, Tally
+from chunkstore.ingest.sizing import chunker_for
 from chunkstore.ingest.sources import find_sources
 from chunkstore.ingest.stamps import digests
 from chunkstore.ingest.workers import Workers
@@ -40,7 +41,7 @@ async def rehearse(
     Outdated files are counted as such, whatever `rechunk` would be. Chunks are not counted.
     """
     found = await to_thread.run_sync(find_sources, list(paths))
-    cut = chunker or Chunker()
+    cut = chunker or (Chunker() if collection is None else await to_thread.run_sync(chunker_for, collection))
     live = set[str]() if collection is None else {key async for key in collection.keys()}  # noqa: SIM118
     tally = Tally(len(found.sources), on_progress)
     async with Workers(cut, limits or Limits()) as workers:

@@ -31,6 +31,7 @@ _GRACE_SECONDS = 5.0
 
 def main() -> None:
     """Answers one task after the other until standard input ends."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # there is a worker a core already
     pipe = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what a parser prints must not get among the frames
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process at the terminal

@@ -48,9 +48,10 @@ class EncoderModel:
         self.name: Final = name
         self.dimensions: Final = folder.encoder.hidden
         self.max_tokens: Final = folder.max_tokens
-        self._folder = folder
+        self.document_prompt: Final = folder.document_prompt
+        self._query_prompt = folder.query_prompt
         tokenizer = read_tokenizer(folder.path / "tokenizer.json", lowercase=folder.encoder.lowercase)
-        self._tokens = Tokens(tokenizer, folder.max_tokens)
+        self.tokens = Tokens(tokenizer, folder.max_tokens)
         threads = threads or cpus()
         compiled, self.precision = _compiled(folder, threads, precision)
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="encoder")
@@ -60,18 +61,18 @@ class EncoderModel:
 
     def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """`(n, dimensions) float32`, each row of length 1; texts of like length share a batch."""
-        return self._embed([self._folder.document_prompt + text for text in texts])
+        return self._embed([self.document_prompt + text for text in texts])
 
     def embed_query(self, text: str) -> NDArray[np.float32]:
         """`(dimensions,) float32` of length 1, by the model's prompt or prefix for queries."""
-        return self._embed([self._folder.query_prompt + text])[0]
+        return self._embed([self._query_prompt + text])[0]
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         """How many tokens each text has, special ones and prompt included, uncut."""
-        return self._tokens.counts([self._folder.document_prompt + text for text in texts])
+        return self.tokens.counts([self.document_prompt + text for text in texts])
 
     def _embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        tokens = self._tokens.ids(texts)
+        tokens = self.tokens.ids(texts)
         vectors = np.empty((len(texts), self.dimensions), np.float32)
 
         def infer(batch: list[int]) -> None:

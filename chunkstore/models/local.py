@@ -75,7 +75,7 @@ def open_local(spec: LocalSpec, device: str | None = None) -> Model:
     Raises UnknownModel where there is no model, MissingExtra where no installed library runs it,
     InvalidInput for a device that is not there.
     """
-    folder = _folder(spec)
+    folder = folder_of(spec)
     on_cpu = device == "cpu" or (device is None and not may_have_accelerator())
     if folder is not None and folder.encoder is not None and on_cpu and encoder.is_installed():
         return encoder.EncoderModel(folder, spec.name)
@@ -94,13 +94,13 @@ def open_local(spec: LocalSpec, device: str | None = None) -> Model:
 
 def describe_local(spec: LocalSpec) -> ModelDescription | None:
     """Name and dimensions as the folder's files say them; None where only the loaded model can."""
-    folder = _folder(spec)
+    folder = folder_of(spec)
     if folder is None or folder.dimensions is None:
         return None
     return ModelDescription(spec.name, folder.dimensions, "cosine")
 
 
-def _folder(spec: LocalSpec) -> Folder | None:
+def folder_of(spec: LocalSpec) -> Folder | None:
     """The folder with the spec's prefixes; None for what may be a name in the cache of the hub."""
     path = Path(spec.path)
     if not path.is_dir() and (find_spec("sentence_transformers") is not None and not path.is_absolute()):
@@ -111,6 +111,12 @@ def _folder(spec: LocalSpec) -> Folder | None:
         query_prompt=folder.query_prompt if spec.query_prefix is None else spec.query_prefix,
         document_prompt=folder.document_prompt if spec.document_prefix is None else spec.document_prefix,
     )
+
+
+def check_tokenizers() -> None:
+    """Raises MissingExtra where the library that counts tokens is not installed."""
+    if find_spec("tokenizers") is None:
+        raise MissingExtra(f"counting a model's tokens needs tokenizers: {_FAST}")
 
 
 def _nothing_runs(spec: LocalSpec, folder: Folder | None, device: str | None) -> MissingExtra:

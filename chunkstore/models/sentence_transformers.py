@@ -63,7 +63,7 @@ class SentenceTransformersModel:
         self.name: Final = name
         self.dimensions: Final = dimensions
         self._model: Any = loaded
-        self._query_prompt, self._document_prompt = prompts
+        self._query_prompt, self.document_prompt = prompts
 
     @property
     def device(self) -> str:
@@ -76,7 +76,7 @@ class SentenceTransformersModel:
         for batch in self._batches(texts):
             chosen = [texts[position] for position in batch]
             vectors[batch] = self._model.encode_document(
-                chosen, prompt=self._document_prompt, batch_size=len(chosen), **_PLAIN
+                chosen, prompt=self.document_prompt, batch_size=len(chosen), **_PLAIN
             )
         return vectors
 
@@ -97,17 +97,17 @@ class CountingModel(SentenceTransformersModel):
         self, loaded: "SentenceTransformer", name: str, prompts: tuple[str, str], tokens: Tokens
     ) -> None:
         super().__init__(loaded, name, prompts)
-        self._tokens = tokens
+        self.tokens = tokens
         self._most = MOST_IN_BATCH if self.device == "cpu" else _MOST_ON_ACCELERATOR
 
     @property
     def max_tokens(self) -> int:
         """How many tokens of a text the model reads, special ones and prompt included."""
-        return self._tokens.most
+        return self.tokens.most
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         """How many tokens each text has, special ones and prompt included, uncut."""
-        return self._tokens.counts([self._document_prompt + text for text in texts])
+        return self.tokens.counts([self.document_prompt + text for text in texts])
 
     def _batches(self, texts: Sequence[str]) -> list[list[int]]:
         read = (min(count, self.max_tokens) for count in self.count_tokens(texts))

@@ -23,7 +23,7 @@ class Tokens:
 
     def __init__(self, tokenizer: "Tokenizer", most: int) -> None:
         self.most: Final = most
-        self._described = tokenizer.to_str()
+        self.described: Final = tokenizer.to_str()
         self._cutting = tokenizer
         self._cutting.no_padding()
         self._cutting.enable_truncation(most)  # pyright: ignore[reportUnknownMemberType]
@@ -40,7 +40,7 @@ class Tokens:
     def _counting(self) -> "Tokenizer":
         from tokenizers import Tokenizer
 
-        counting = Tokenizer.from_str(self._described)
+        counting = Tokenizer.from_str(self.described)
         counting.no_padding()
         counting.no_truncation()
         return counting
