@@ -1,4 +1,7 @@
-"""`python -m benchmarks [names] [--quick] [--json]`: runs them in turn, prints ratios beside targets."""
+"""`python -m benchmarks [names] [--quick] [--json]`: runs them in turn, prints ratios beside targets.
+
+`python -m benchmarks chunking [FOLDER]` needs no server, takes options of its own and prints its own tables.
+"""
 
 import argparse
 import importlib
@@ -23,6 +26,9 @@ NAMES = (
     "million",
 )
 
+ALONE = ("chunking",)
+"""Those that need no server: each reads the rest of the command line itself."""
+
 
 async def run(names: list[str], *, quick: bool, dsn: str | None) -> list[Result]:
     """Every benchmark named, each on a server of its own."""
@@ -36,6 +42,9 @@ async def run(names: list[str], *, quick: bool, dsn: str | None) -> list[Result]
 
 def main() -> None:
     """Parses the command line, runs, prints."""
+    if sys.argv[1:2] and sys.argv[1] in ALONE:
+        importlib.import_module(f"benchmarks.{sys.argv[1]}").main(sys.argv[2:])
+        return
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument(
         "names", nargs="*", metavar="name", help=f"of {', '.join(NAMES)}; all where none is given"
