@@ -1,0 +1,261 @@
+"""What must hold in every state, and what must hold once nothing moves any more: the numbers are the design's."""
+
+from tests.model.protocol.explorer import Check, Scenario
+from tests.model.protocol.postgres import Violation
+from tests.model.protocol.rules import Rules
+from tests.model.protocol.schema import Tables
+
+# A range that is taken over this often comes back for ever.
+FOR_EVER = 8
+
+
+def always(tables: Tables) -> None:
+    """The invariants of every state."""
+    for invariant in _ALWAYS:
+        invariant(tables)
+
+
+def check_of(scenario: Scenario, rules: Rules) -> Check:
+    """What is checked of a scenario."""
+
+    def at_the_end(tables: Tables) -> None:
+        for model in sorted(scenario.served):
+            if model in tables["models"]:
+                _drained(tables, model)
+                _no_superseded_rows(tables, model)
+        if scenario.collects:
+            _nothing_to_collect(tables, rules)
+
+    return Check(always, at_the_end)
+
+
+# --- every state ----------------------------------------------------------------------------------
+
+
+def _dense_offsets(tables: Tables) -> None:
+    """1: offsets of a partition are 0 … head-1, dense."""
+    heads: dict[int, int] = {}
+    for (partition, last), event in sorted(tables["events"].items()):
+        if last - event.n + 1 != heads.get(partition, 0):
+            raise Violation("invariant 1", f"partition {partition} has a gap or an overlap before {last}")
+        heads[partition] = last + 1
+
+
+def _manifests_exist(tables: Tables) -> None:
+    """3: every chunk in a committed or open, uncollected manifest exists."""
+    for (file, number), version in tables["versions"].items():
+        if version.state in ("open", "committed"):
+            for segment in version.segments:
+                row = tables["segments"].get(segment)
+                if row is None or any(chunk not in tables["chunks"] for chunk in row.chunks):
+                    raise Violation("invariant 3", f"version {number} of {file} names what is gone")
+
+
+def _rows_stand_on_chunks(tables: Tables) -> None:
+    """4: no embedding, search row, active row or dead letter without its chunk; none given up and embedded."""
+    for table in ("embeddings", "search", "active_rows", "dead_letters"):
+        for key in tables[table]:
+            if key[0] not in tables["chunks"]:
+                raise Violation("invariant 4", f"{table} {key} has no chunk")
+    for key in tables["dead_letters"]:
+        if key in tables["embeddings"]:
+            raise Violation("invariant 4", f"{key} is embedded and a dead letter")
+
+
+def _chunks_of(tables: Tables, file: str, version: int) -> set[str]:
+    row = tables["versions"].get((file, version))
+    return {
+        chunk
+        for segment in (row.segments if row else ())
+        if segment in tables["segments"]
+        for chunk in tables["segments"][segment].chunks
+    }
+
+
+def _searches_see_whole_versions(tables: Tables) -> None:
+    """6: what searches see of a file is exactly one committed, complete version."""
+    seen: dict[tuple[str, str], set[str]] = {}
+    for (chunk, model, table), file in tables["active_rows"].items():
+        if table == "live":
+            seen.setdefault((file, model), set()).add(chunk)
+    for (file, model), active in tables["active"].items():
+        if active.version is None:
+            continue
+        rows = seen.pop((file, model), set())
+        version = tables["versions"].get((file, active.version))
+        if version is None or version.state != "committed":
+            raise Violation("invariant 6", f"version {active.version} of {file} is active and not there")
+        chunks = _chunks_of(tables, file, active.version)
+        if rows != chunks:
+            raise Violation("invariant 6", f"searches see {sorted(rows)} of {file}, and not {sorted(chunks)}")
+        for chunk in chunks:
+            if tables["dead_letters"].get((chunk, model)) is not None:
+                continue  # discarded, or taken back since and given up again
+            logged = any(
+                event.type == "dead_letter_retried" and event.chunks == (chunk,) and event.model == model
+                for event in tables["events"].values()
+            )
+            if (chunk, model, "live") not in tables["search"] and not logged:
+                raise Violation(
+                    "invariant 6", f"{chunk} of the active version {active.version} cannot be found"
+                )
+    for (file, model), rows in seen.items():
+        if rows:
+            raise Violation(
+                "invariant 6", f"searches see {sorted(rows)} of {file}, which has no active version"
+            )
+
+
+def _activations(tables: Tables) -> None:
+    """7 and 10: back only by a rollback; the projection is what a replay of the log gives."""
+    last: dict[tuple[str, str], int] = {}
+    rolled_back: set[tuple[str, int]] = set()
+    erased: set[str] = set()
+    for _, event in sorted(tables["events"].items()):
+        if event.type == "target_changed":
+            rolled_back.add((event.file, event.version))
+        elif event.type == "file_erased":
+            erased.add(event.file)
+        elif event.type == "version_activated":
+            key = (event.file, event.model)
+            if event.version < last.get(key, 0) and (event.file, event.version) not in rolled_back:
+                raise Violation("invariant 7", f"{event.file} goes back from {last[key]} to {event.version}")
+            last[key] = event.version
+    for key, active in tables["active"].items():
+        if active.version is not None and last.get(key) != active.version:
+            raise Violation(
+                "invariant 10",
+                f"version {active.version} of {key[0]} is active, and the log says {last.get(key)}",
+            )
+    for (file, model), version in last.items():
+        active = tables["active"].get((file, model))
+        if file not in erased and (active is None or active.version != version):
+            raise Violation(
+                "invariant 10", f"the log says that version {version} of {file} is active for {model}"
+            )
+
+
+def _only_holders_complete(tables: Tables) -> None:
+    """8: a range was marked done by its holder."""
+    for key, done in tables["done"].items():
+        lease = tables["leases"].get(key)
+        if lease is None or (lease.owner, lease.epoch, lease.hi) != done:
+            raise Violation("invariant 8", f"{done.owner} marked {key} done, which is not its own: {lease}")
+
+
+def _kept_versions(tables: Tables) -> None:
+    """9: the collector removes nothing pinned, open, latest, target or active."""
+    for (file, number), version in tables["versions"].items():
+        if version.state not in ("collected", "abandoned"):
+            continue
+        row = tables["files"][file]
+        active = {a.version for (of, _), a in tables["active"].items() if of == file}
+        if version.pinned or number in (row.latest, row.target) or number in active:
+            raise Violation("invariant 9", f"version {number} of {file} is {version.state} and kept")
+
+
+def _erased_is_erased(tables: Tables) -> None:
+    """11: after erasing a file no table holds its key, content, metadata or vectors."""
+    for _, event in tables["events"].items():
+        if event.text:
+            raise Violation("invariant 11", f"the log holds the text {event.text!r} for ever")
+    erased = {event.file for event in tables["events"].values() if event.type == "file_erased"}
+    for file in erased:
+        if tables["files"][file].key is not None:
+            raise Violation("invariant 11", f"{file} was erased and keeps its key")
+        for table in ("versions", "active", "idempotency_keys"):
+            if any(key[0] == file for key in tables[table]):
+                raise Violation("invariant 11", f"{file} was erased, and {table} holds rows of it")
+        for table in ("chunks", "segments"):
+            if any(row.file == file for row in tables[table].values()):
+                raise Violation("invariant 11", f"{file} was erased, and {table} holds rows of it")
+
+
+def _log_says_once(tables: Tables) -> None:
+    """13 of the rules: an event says what is new, once; an erased or swept chunk may come again as another."""
+    said: set[tuple[str, str | None]] = set()
+    for event in tables["events"].values():
+        if event.type == "chunks_embedded":
+            if not event.chunks or any((chunk, event.model) in said for chunk in event.chunks):
+                raise Violation("embedded once", f"the log says twice that {event.chunks} was embedded")
+            said.update((chunk, event.model) for chunk in event.chunks)
+
+
+def _bounded(tables: Tables) -> None:
+    for key, lease in tables["leases"].items():
+        if lease.epoch > FOR_EVER:
+            raise Violation("for ever", f"the range {key} comes back again and again")
+
+
+_ALWAYS = (
+    _dense_offsets,
+    _manifests_exist,
+    _rows_stand_on_chunks,
+    _searches_see_whole_versions,
+    _activations,
+    _only_holders_complete,
+    _kept_versions,
+    _erased_is_erased,
+    _log_says_once,
+    _bounded,
+)
+
+
+# --- when nothing moves ---------------------------------------------------------------------------
+
+
+def _drained(tables: Tables, model: str) -> None:
+    """5 and 13: every needed chunk has its embedding or a dead letter; what is active is the target."""
+    for file, row in tables["files"].items():
+        if row.key is None or not row.target:
+            continue
+        open_letter = False
+        for chunk in _chunks_of(tables, file, row.target):
+            letter = tables["dead_letters"].get((chunk, model))
+            open_letter |= letter == "open"
+            if letter is None and (chunk, model) not in tables["embeddings"]:
+                raise Violation(
+                    "invariant 5", f"{chunk} of version {row.target} is never embedded for {model}"
+                )
+        active = tables["active"].get((file, model))
+        if (active is None or active.version != row.target) and not open_letter:
+            seen = None if active is None else active.version
+            raise Violation("invariant 13", f"version {row.target} of {file} never becomes active, {seen} is")
+
+
+def _no_superseded_rows(tables: Tables, model: str) -> None:
+    """9: search rows of what is neither active, target nor open are gone."""
+    for chunk, of, table in tables["search"]:
+        if of != model or table != "live":
+            continue
+        file = tables["chunks"][chunk].file
+        active = tables["active"].get((file, model))
+        kept = {
+            number for (owner, number), v in tables["versions"].items() if owner == file and v.state == "open"
+        }
+        kept |= {tables["files"][file].target, active.version if active and active.version else 0}
+        if not any(chunk in _chunks_of(tables, file, number) for number in kept):
+            raise Violation("invariant 9", f"the search row of {chunk} is left behind for ever")
+
+
+def _nothing_to_collect(tables: Tables, rules: Rules) -> None:
+    """9: after the collector nothing is left that no kept version needs."""
+    named: set[str] = set()
+    for (file, number), version in tables["versions"].items():
+        if version.state == "committed":
+            named |= _chunks_of(tables, file, number)
+            row = tables["files"][file]
+            active = {a.version for (of, _), a in tables["active"].items() if of == file}
+            newer = sum(
+                n > number and v.state == "committed"
+                for (of, n), v in tables["versions"].items()
+                if of == file
+            )
+            kept = version.pinned or number in (row.latest, row.target) or number in active
+            if not kept and newer >= rules.keep_last:
+                raise Violation("invariant 9", f"version {number} of {file} is never collected")
+        elif version.state == "open" or version.segments:
+            raise Violation("invariant 9", f"version {number} of {file} stays {version.state} for ever")
+    for chunk in tables["chunks"]:
+        if chunk not in named:
+            raise Violation("invariant 9", f"{chunk} is left over for ever")
