@@ -20,7 +20,7 @@ import anyio
 from anyio.abc import TaskStatus
 
 from chunkstore import append, versions
-from chunkstore.errors import VersionFenced
+from chunkstore.errors import Conflict, VersionFenced
 from chunkstore.retries import persistently
 from chunkstore.store import ChunkStore
 from consumers.embedding import EmbeddingConsumer
@@ -32,6 +32,8 @@ from tests.faults.stamped import CHUNKS, KEYS, chunks_of
 
 COLLECTION = "files"
 LEASE_SECONDS = 1.5
+NEW_KEYS = [f"new-{number}.md" for number in range(100)]
+COUNTED_KEYS = [f"counted-{number}.md" for number in range(4)]
 
 Role = Callable[[ChunkStore, str, anyio.Event], Awaitable[object]]
 
@@ -57,6 +59,34 @@ async def upload_streamed(store: ChunkStore, name: str, stop: anyio.Event) -> No
     append.BATCH_CHUNKS = 8
     versions._DEADLINE = timedelta(seconds=2 * LEASE_SECONDS)
     await upload(store, name, stop)
+
+
+async def write_new(store: ChunkStore, name: str, stop: anyio.Event) -> None:
+    """Writes each new key at the instant at which the test lets go of its lock."""
+    collection = await store.collection(COLLECTION)
+    async with store.database.connection() as gate:
+        for number, key in enumerate(NEW_KEYS):
+            await gate.execute("SELECT pg_advisory_lock_shared(%s)", (number,))
+            await collection.append(key, chunks_of(key, Path(name).name))
+
+
+async def count_up(store: ChunkStore, name: str, stop: anyio.Event) -> None:
+    """Reads a file's number and writes the next, again and again, where nobody else did meanwhile."""
+    collection = await store.collection(COLLECTION)
+    draw = random.Random(Path(name).name)
+    written = 0
+    while not stop.is_set():
+        key = draw.choice(COUNTED_KEYS)
+        latest = (await collection.history(key))[-1]
+        count = latest.metadata["count"] + 1
+        try:
+            await collection.append(
+                key, chunks_of(key, str(count)), expected_version=latest.number, metadata={"count": count}
+            )
+        except Conflict:
+            continue
+        written += 1
+    Path(name).with_suffix(".written").write_text(str(written))
 
 
 async def consume(store: ChunkStore, name: str, stop: anyio.Event) -> None:
@@ -86,6 +116,8 @@ async def consume_mortal(store: ChunkStore, name: str, stop: anyio.Event) -> Non
 ROLES: dict[str, Role] = {
     "upload": upload,
     "upload-streamed": upload_streamed,
+    "write-new": write_new,
+    "count-up": count_up,
     "consume": consume,
     "consume-gated": consume_gated,
     "consume-mortal": consume_mortal,
