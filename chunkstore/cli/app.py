@@ -47,7 +47,7 @@ collection_command = partial(collections.command, help_format="markdown", help_e
 
 def load() -> App:
     """The application with every command registered."""
-    for name in ("setup", "ingest", "versions", "reading", "work", "up", "checks"):
+    for name in ("setup", "ingest", "versions", "reading", "history", "work", "up", "checks"):
         import_module(f"chunkstore.cli.{name}")
     return app
 

@@ -5,7 +5,7 @@ Texts come from files and databases, so nothing in them is taken for markup or f
 
 import re
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import AsyncIterable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import cache
@@ -37,9 +37,13 @@ def err() -> "Console":
 def _console(*, stderr: bool) -> "Console":
     from rich.console import Console
 
+    class _Console(Console):
+        def on_broken_pipe(self) -> None:
+            raise  # noqa: PLE0704 - it is called where the error is caught, and would end the process with 1
+
     stream = sys.stderr if stderr else sys.stdout
     width = None if stream.isatty() else _PIPED_WIDTH
-    return Console(stderr=stderr, highlight=False, markup=False, emoji=False, width=width)
+    return _Console(stderr=stderr, highlight=False, markup=False, emoji=False, width=width)
 
 
 def clean(text: str) -> str:
@@ -70,6 +74,17 @@ def print_json(value: Any) -> None:
 
     encoded = msgspec.json.format(msgspec.json.encode(value), indent=2)
     sys.stdout.write(encoded.decode() + "\n")
+
+
+async def print_json_rows(rows: AsyncIterable[Any]) -> None:
+    """The rows as one JSON array, a line each as it comes, on standard output."""
+    import msgspec
+
+    separator = "["
+    async for row in rows:
+        sys.stdout.write(f"{separator}\n{msgspec.json.encode(row).decode()}")
+        separator = ","
+    sys.stdout.write("[]\n" if separator == "[" else "\n]\n")
 
 
 def print_line(text: str = "") -> None:

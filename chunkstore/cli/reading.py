@@ -1,19 +1,15 @@
 """Commands that look: search, status."""
 
-from textwrap import fill, indent, shorten
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
 from chunkstore.cli.app import SEARCH, command
 from chunkstore.cli.options import HERE, CollectionName, Device, Json, Where
-from chunkstore.cli.output import age, clean, out, print_json, print_line, print_table, say, size
+from chunkstore.cli.output import age, print_json, print_line, print_table, say, size
 
 if TYPE_CHECKING:
-    from chunkstore.model import Hit
     from chunkstore.status import ModelStatus, Status
-
-_SHOWN = 320
 
 
 @command(group=SEARCH, sort_key=1)
@@ -39,6 +35,7 @@ async def search(
         chunkstore search "how do leases expire?"
         chunkstore search "retry policy" -k 3 --collection code --json
     """
+    from chunkstore.cli.citing import show_hit
     from chunkstore.cli.models import load, spec_for
     from chunkstore.inputs import checked_k, checked_key
 
@@ -58,35 +55,6 @@ async def search(
         say("nothing is active in this collection yet: chunkstore status says what it waits for")
     for rank, hit in enumerate(hits, 1):
         show_hit(rank, hit, full=full)
-
-
-def show_hit(rank: int, hit: "Hit", *, full: bool = False) -> None:
-    """One hit on standard output: what to cite it by, and its text."""
-    from rich.text import Text
-
-    head = Text(f"{rank:>2}  ", "dim").append(clean(hit.key), "bold").append(f"  {citation(hit)}", "cyan")
-    out().print(head.append(f"  {hit.score:.3f}", "green"), soft_wrap=True)
-    headings = hit.metadata.get("headings")
-    if isinstance(headings, list) and headings:
-        print_line(f"    {' › '.join(map(str, headings))}")
-    content = hit.content.strip()
-    print_line(indent(content, "    ") if full else _shortened(content))
-    print_line()
-
-
-def citation(hit: "Hit") -> str:
-    """Version and place, as exactly as they are known: `v3, line 12, characters 340–812, chunk 4`."""
-    parts = [f"v{hit.version}"]
-    if place := hit.place:
-        parts += [f"page {place.page}"] if place.page is not None else []
-        parts += [f"line {place.line}"] if place.line is not None else []
-        parts += [f"characters {place.start}–{place.end}"] if place.start is not None else []
-    return ", ".join([*parts, f"chunk {hit.ordinal}"])
-
-
-def _shortened(content: str) -> str:
-    shown = shorten(content, _SHOWN, placeholder=" …")
-    return fill(shown, out().width, initial_indent="    ", subsequent_indent="    ")
 
 
 @command(group=SEARCH, sort_key=2)

@@ -15,7 +15,8 @@ COLLECTION_COMMANDS = sorted(set(collections) - FLAGS)
 
 def test_the_issue_s_commands_are_there() -> None:
     expected = (
-        "consume delete erase gc ingest migrate pin project rebuild rollback search status unpin up verify"
+        "chunks consume delete erase gc history ingest migrate pin project rebuild rollback search status"
+        " unpin up verify"
     )
     assert expected.split() == COMMANDS
     assert COLLECTION_COMMANDS == ["create", "list"]
