@@ -96,18 +96,20 @@ class Loop:
         At a stop the range that the model works on is finished and what is only read is given back. Raises
         ModelRefused.
         """
-        stop = stop or anyio.Event()
+        ending, stop = stop, anyio.Event()
+        if ending is not None and ending.is_set():
+            stop.set()
         to_work, read = anyio.create_memory_object_stream[tuple[Lease, Any]](0)
         to_settle, worked = anyio.create_memory_object_stream[tuple[Lease, Any, Any]](0)
         try:
             async with listening(self._database, stop) as waiting, anyio.create_task_group() as renewing:
                 renewing.start_soon(self._renew)
+                if ending is not None:
+                    renewing.start_soon(_pass_on, ending, stop)
                 async with anyio.create_task_group() as stages:
                     stages.start_soon(self._read, to_work, waiting, drain, stop)
                     for _ in range(_RANGES_AHEAD):
-                        stages.start_soon(
-                            self._work, read.clone(), to_settle.clone(), stop, stages.cancel_scope
-                        )
+                        stages.start_soon(self._work, read.clone(), to_settle.clone(), stop)
                     read.close()
                     to_settle.close()
                     stages.start_soon(self._settle, worked, stop)
@@ -161,7 +163,6 @@ class Loop:
         read: MemoryObjectReceiveStream[tuple[Lease, Any]],
         out: MemoryObjectSendStream[tuple[Lease, Any, Any]],
         stop: anyio.Event,
-        stages: anyio.CancelScope,
     ) -> None:
         async with read, out:
             async for lease, work in read:
@@ -169,12 +170,11 @@ class Loop:
                     result = await anyio.to_thread.run_sync(
                         self._handler.work, work, self._turn(stop), abandon_on_cancel=True
                     )
-                except ModelRefused as error:
-                    self._refused = error
-                    stages.cancel()
-                    return
-                except (ModelUnavailable, NotNow) as error:
-                    if isinstance(error, ModelUnavailable) and self._on_outage is not None:
+                except (ModelRefused, ModelUnavailable, NotNow) as error:
+                    if isinstance(error, ModelRefused):
+                        self._refused = error
+                        stop.set()
+                    elif isinstance(error, ModelUnavailable) and self._on_outage is not None:
                         self._on_outage(error)
                     await self._release(lease)
                     continue
@@ -272,3 +272,8 @@ class Loop:
     async def _nothing_held(self) -> None:
         while self._held:
             await self._forgotten.wait()
+
+
+async def _pass_on(ending: anyio.Event, stop: anyio.Event) -> None:
+    await ending.wait()
+    stop.set()

@@ -108,7 +108,7 @@ def when(word: str, then: Behaviour, otherwise: Behaviour = good) -> Behaviour:
 class Endpoint:
     """The server. `then` queues behaviours for the next requests; after those it behaves as `always` says."""
 
-    def __init__(self) -> None:
+    def __init__(self, port: int = 0) -> None:
         self.requests: list[Request] = []
         self.always: Behaviour = good
         self.closing = threading.Event()
@@ -117,14 +117,19 @@ class Endpoint:
         self._lock = threading.Lock()
         self._under_way = 0
         self.most_at_once = 0
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
+        self._server = ThreadingHTTPServer(("127.0.0.1", port), self._handler())
         self._server.daemon_threads = True
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
 
     @property
+    def port(self) -> int:
+        """The port it listens on."""
+        return self._server.server_port
+
+    @property
     def url(self) -> str:
         """The base URL, as OPENAI_BASE_URL takes it."""
-        return f"http://127.0.0.1:{self._server.server_port}/v1"
+        return f"http://127.0.0.1:{self.port}/v1"
 
     @property
     def texts(self) -> list[str]:

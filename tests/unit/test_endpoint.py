@@ -1,4 +1,4 @@
-"""A well-meaning endpoint with limits: requests cut to size, tried again in time, paced, counted, kept secret."""
+"""An endpoint that means well and has limits: requests cut to size, tried again, paced, counted."""
 
 import logging
 import threading
@@ -274,7 +274,7 @@ def test_a_service_that_asks_for_more_patience_than_there_is_counts_as_down_unti
     model = model_of(endpoint, patience=5)
     with pytest.raises(ModelUnavailable, match="answered 429"):
         model.embed(["one"])
-    with pytest.raises(ModelUnavailable, match="takes no requests for (30|29) s"):
+    with pytest.raises(ModelUnavailable, match=r"takes no requests for (30|29) s"):
         model.embed(["one"])
     assert len(endpoint.requests) == 1
 
