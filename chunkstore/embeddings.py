@@ -34,15 +34,6 @@ class Owed(msgspec.Struct, frozen=True):
     """A chunk of the collection with the same text that has its embedding."""
 
 
-class _OwedRow(msgspec.Struct, frozen=True):
-    chunk_id: ChunkId
-    collection: CollectionId
-    text_hash: bytes
-    content: str
-    headings: list[Any] | None
-    source: ChunkId | None
-
-
 class _Copied(msgspec.Struct, frozen=True):
     chunk_id: ChunkId
     vector: list[float]
@@ -63,11 +54,18 @@ class DeadLetter(msgspec.Struct, frozen=True):
 async def owed(conn: AsyncConnection[Any], lease: Lease, model: ModelId) -> list[Owed]:
     """The chunks of the range that are needed and lack the model's embedding, in order of id."""
     params = {"partition": lease.partition, "lo": lease.lo, "hi": lease.hi, "model": model}
-    found = await rows.fetch_all(conn, EMBEDDINGS.read_range, params, row=_OwedRow)
-    return [
-        Owed(row.chunk_id, row.collection, row.text_hash, model_text(row.content, row.headings), row.source)
-        for row in found
-    ]
+    return await rows.fetch_many(conn, EMBEDDINGS.read_range, params, row=_owed)
+
+
+def _owed(
+    chunk: ChunkId,
+    collection: CollectionId,
+    text_hash: bytes,
+    content: str,
+    headings: list[Any] | None,
+    source: ChunkId | None,
+) -> Owed:
+    return Owed(chunk, collection, text_hash, model_text(content, headings), source)
 
 
 async def copies(

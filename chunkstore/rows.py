@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, LiteralString, TypeVar
 
 from psycopg import AsyncConnection, sql
-from psycopg.rows import kwargs_row, scalar_row
+from psycopg.rows import args_row, kwargs_row, scalar_row
 
 Statement = bytes | sql.Composed | LiteralString
 Params = Mapping[str, Any]
@@ -16,6 +16,15 @@ async def fetch_all(
 ) -> list[T]:
     """Every row, each made a `row` from its columns by name."""
     async with conn.cursor(binary=True, row_factory=kwargs_row(row)) as cursor:
+        await cursor.execute(statement, params)
+        return await cursor.fetchall()
+
+
+async def fetch_many(
+    conn: AsyncConnection[Any], statement: Statement, params: Params | None = None, *, row: Callable[..., T]
+) -> list[T]:
+    """Every row, each made a `row` from its columns in order: for thousands of rows, where names cost."""
+    async with conn.cursor(binary=True, row_factory=args_row(row)) as cursor:
         await cursor.execute(statement, params)
         return await cursor.fetchall()
 
