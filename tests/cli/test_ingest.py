@@ -1,7 +1,9 @@
 """`ingest`: what it counts, what it asks, and what it does with what it cannot read."""
 
+import os
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from tests.cli.fix_cli import MODEL, Cli
@@ -48,6 +50,104 @@ def test_what_cannot_be_read_is_listed_and_the_rest_goes_in(cli: Cli, docs: Path
 
 def test_a_glob_is_understood(cli: Cli, docs: Path) -> None:
     assert cli("ingest", "docs/*.txt", "--model", MODEL, "--json").json["added"] == 2
+
+
+def test_what_is_left_out_of_a_folder_is_counted_by_the_reason(cli: Cli, docs: Path) -> None:
+    (docs / ".hidden").touch()
+    (docs / "logo").write_bytes(b"\x89PNG\r\n\x1a\n\0\0\0")
+    (docs / "out.md").symlink_to("/etc/hostname")
+    ended = cli("ingest", docs, "--model", MODEL, "--json")
+    assert ended.json["left_out"] == {"hidden": 1, "not text": 1, "a link out of the folder": 1}
+    shown = cli("ingest", docs)
+    assert "left out: not text" in shown.out
+    assert shown.err.count("\n") == 1, "they are no problems"
+
+
+def test_files_that_fail_alike_are_listed_up_to_a_few(cli: Cli, docs: Path) -> None:
+    for i in range(8):
+        (docs / f"broken{i}.md").write_bytes(b"\0" * 50)
+    (docs / "latin.md").write_bytes(b"\x00\x01")
+    ended = cli("ingest", docs, "--model", MODEL, expect=1)
+    assert ended.err.count("broken") == 5
+    assert "… and 4 more: " in ended.err or "… and 3 more: " in ended.err
+    assert len(cli("ingest", docs, "--json", expect=1).json["failed"]) == 9
+
+
+# --- what has not changed -----------------------------------------------------------------------
+
+
+def test_a_dry_run_says_what_would_happen_and_writes_nothing(filled: Cli, docs: Path) -> None:
+    (docs / "tea.md").write_text("# Tea\n\nTea is picked in autumn.\n")
+    (docs / "bread.txt").unlink()
+    (docs / "new.md").write_text("New.\n")
+    before = filled("status", "--json").json
+    ended = filled("ingest", docs, "--dry-run", "--prune", "--json")
+    report = ended.json
+    assert (report["added"], report["updated"], report["unchanged"], report["deleted"]) == (1, 1, 1, 1)
+    assert report["dry_run"] is True
+    assert filled("status", "--json").json == before
+    shown = filled("ingest", docs, "--dry-run", "--prune")
+    assert "files that would be deleted" in shown.out
+    assert "nothing was written: this was a dry run" in shown.err
+
+
+def test_a_dry_run_creates_no_collection(cli: Cli, docs: Path) -> None:
+    assert cli("ingest", docs, "--dry-run", "--json").json["added"] == 3
+    assert cli("collection", "list", "--json").json == []
+
+
+def test_what_tells_of_a_change_is_chosen(filled: Cli, docs: Path) -> None:
+    path = docs / "bread.txt"
+    os.utime(path, (1_600_000_000, 1_600_000_000))
+    filled("ingest", docs)
+    path.write_text(path.read_text().upper())
+    os.utime(path, (1_600_000_000, 1_600_000_000))
+    assert filled("ingest", docs, "--json").json["updated"] == 0
+    assert filled("ingest", docs, "--check", "size,hash", "--json").json["updated"] == 1
+    assert "size, mtime, hash" in filled("ingest", docs, "--check", "sizes", expect=2).err
+
+
+def test_what_a_file_may_cost_is_chosen(filled: Cli, docs: Path) -> None:
+    assert "seconds" in filled("ingest", docs, "--file-seconds", "0", expect=2).err
+    assert "memory" in filled("ingest", docs, "--file-memory", "1", expect=2).err
+    ended = filled("ingest", docs, "--file-seconds", "9", "--file-memory", "128", "--check", "none", "--json")
+    assert ended.json["unchanged"] == 3
+
+
+def outdate(cli: Cli) -> None:
+    """Lets the files look as if an earlier chunker had cut them."""
+    schema = cli.environment["CHUNKSTORE_SCHEMA"]
+    with psycopg.connect(cli.environment["CHUNKSTORE_DSN"]) as connection:
+        connection.execute(f"UPDATE {schema}.sources SET chunker = 'chunker 0'".encode())
+
+
+SAID = "chunker changed: 3 files would be chunked anew"
+
+
+def test_what_an_earlier_chunker_made_is_said_and_left_with_an_exit_code_of_its_own(
+    filled: Cli, docs: Path
+) -> None:
+    outdate(filled)
+    (docs / "new.md").write_text("New.\n")
+    ended = filled("ingest", docs, "--json", expect=4)
+    assert (ended.json["added"], ended.json["outdated"]) == (1, 3)
+    assert SAID in ended.err
+    assert "give --rechunk, or --no-rechunk" in ended.err
+    assert filled("ingest", docs, "--yes", "--json", expect=4).json["outdated"] == 3
+    quiet = filled("ingest", docs, "--no-rechunk", "--json")
+    assert (quiet.json["outdated"], SAID in quiet.err) == (3, True)
+    assert "files of an earlier chunker or parser" in filled("ingest", docs, "--no-rechunk").out
+    assert filled("ingest", docs, "--rechunk", "--json").json["unchanged"] == 4
+    assert filled("ingest", docs, "--json").json["outdated"] == 0
+
+
+@pytest.mark.parametrize(("answer", "outdated"), [("y\n", 0), ("n\n", 3)])
+def test_chunking_anew_is_asked_at_a_terminal(filled: Cli, docs: Path, answer: str, outdated: int) -> None:
+    outdate(filled)
+    ended = filled.at_terminal("ingest", docs, prompt="Chunk them anew? [y/N]", answer=answer)
+    assert SAID in ended.out
+    assert ended.code == (4 if outdated else 0), ended.out
+    assert filled("ingest", docs, "--no-rechunk", "--json").json["outdated"] == outdated
 
 
 # --- prune --------------------------------------------------------------------------------------
