@@ -39,6 +39,8 @@ _TELLING_LINES = 400
 _TELLING_BYTES = 65_536
 _FEW = 6
 """So many bytes outside ASCII tell no encoding from another."""
+_NOISE = 0.03
+"""The confidence, of 1, that chardet has in bytes that mean nothing; in a sentence 0.05 and more."""
 _LIKELIEST = "cp1252"
 """Taken where too little tells otherwise: Western European, by far the most used."""
 
@@ -94,7 +96,7 @@ def _candidates(content: bytes) -> Iterator[str]:
         yield declared[declared.lastindex or 0].decode()
     sample = _sample(content)
     outside = sum(byte > 0x7F for byte in sample)
-    if outside < _FEW and outside < len(sample) // 2:
+    if outside < _FEW and 2 * outside <= len(sample):
         yield _LIKELIEST
     yield from _guessed(sample)
 
@@ -103,7 +105,7 @@ def _guessed(sample: bytes) -> list[str]:
     from chardet import EncodingEra, detect_all
 
     found = detect_all(sample, encoding_era=EncodingEra.ALL & ~EncodingEra.MAINFRAME, compat_names=False)
-    return [result["encoding"] for result in found if result["encoding"]]
+    return [result["encoding"] for result in found if result["encoding"] and result["confidence"] > _NOISE]
 
 
 def _sample(content: bytes) -> bytes:

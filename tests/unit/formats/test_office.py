@@ -1,0 +1,67 @@
+"""Word, PowerPoint and Excel files that LibreOffice and pandoc made."""
+
+from tests.unit.formats.fix_files import FILES, page_of, read, refused
+from tests.unit.formats.test_pdf import HEADINGS, SENTENCES
+
+
+def test_a_document_of_writer_keeps_its_words_and_headings() -> None:
+    lines = read("writer.docx").text.split("\n")
+    assert [sentence for sentence in SENTENCES if sentence not in lines] == []
+    assert [line for line in lines if line.startswith("#")] == HEADINGS
+
+
+def test_a_document_of_writer_keeps_tables_and_nested_lists() -> None:
+    text = read("writer.docx").text
+    assert (
+        "| Stadt | Bäume | Anteil |\n| --- | --- | --- |\n| Köln | 1204 | 41 % |\n| München | 987 | 33 % |"
+        in text
+    )
+    assert "- Gießen in der Nacht\n- Schatten für die Wurzeln\n  - mit Stroh" in text
+
+
+def test_a_document_of_pandoc_keeps_title_code_and_notes() -> None:
+    document = read("pandoc.docx")
+    assert document.text.startswith("# A small book of rivers\n\nNobody\n\n# The first river\n\n")
+    assert '```\ndef depth(place):\n    return {"ford": 1}[place]\n```' in document.text
+    assert "it is **cold**.[1]" in document.text
+    assert "1. Measured in March." in document.text
+    assert "| Ford | 1 m |\n| Weir | 4 m |" in document.text
+    assert (
+        "# النهر الثالث\n\nالنهر طويل وماؤه بارد في الشتاء.\n\n# 第四条河\n\n河水流过山谷，鱼在水中游。"
+        in document.text
+    )
+    assert (document.kind, document.pages, document.parser) == ("markdown", (), "docx/1")
+
+
+def test_a_slide_is_a_page_with_its_title_text_and_notes() -> None:
+    for name in ("pandoc.pptx", "impress.pptx"):
+        document = read(name)
+        assert document.text == (
+            "## Water for trees\n\nNobody\n\n"
+            "## Why water\n\n- Roots drink at night\n  - in summer above all\n- Blätter brauchen Kühlung\n\n"
+            "Say this slowly.\n\n"
+            "## How much\n\n| Tree | Litres |\n| --- | --- |\n| Oak | 80 |\n| Lime | 60 |\n\n"
+            "## كم مرة\n\n- مرة في الأسبوع\n- 每周一次\n\n"
+        )
+        titles = ("Water for trees", "Why water", "Say this slowly", "How much", "كم مرة")
+        assert [page_of(document, words) for words in titles] == [1, 2, 2, 3, 4]
+
+
+def test_a_sheet_is_a_page_with_a_row_a_line() -> None:
+    document = read("calc.xlsx")
+    assert document.text == (
+        "## Bäume\n\n"
+        "| Stadt | Bäume | Gepflanzt |\n| --- | --- | --- |\n| Köln, Süd | 1204 | 2024-03-01 |\n"
+        '| القاهرة | 0.5 |\n| 東京 "都" | 2408 | 1 |\n\n'
+        "## Notes\n\n| a \\| b second line |\n| --- |\n\n"
+    )
+    assert len(document.pages) == 3
+    assert [page_of(document, words) for words in ("Stadt", "second line")] == [1, 3]
+
+
+def test_encrypted_and_old_documents_say_what_they_are() -> None:
+    assert refused(FILES / "encrypted.docx") == "encrypted: a password is needed to read it"
+    assert "a Word 97-2003 document" in refused(FILES / "writer.doc")
+    assert "an Excel 97-2003 workbook" in refused(FILES / "calc.xls")
+    assert "a Rich Text document" in refused(FILES / "writer.rtf")
+    assert "an OpenDocument file" in refused(FILES / "writer.odt")

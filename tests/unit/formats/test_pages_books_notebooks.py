@@ -1,0 +1,93 @@
+"""HTML of Chromium and pandoc, books of pandoc, a notebook of Jupyter."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.unit.formats.fix_files import parsed_as, read
+
+BOOK = (
+    "# The first river",
+    "- a boat\n- an oar\n  - of ash",
+    "| Place | Depth |\n| --- | --- |\n| Ford | 1 m |\n| Weir | 4 m |",
+    '```\ndef depth(place):\n    return {"ford": 1}[place]\n```',
+    "# Der zweite Fluss\n\nDie Brücke führt über den größten Fluss, und Wäsche trocknet am",
+    "# النهر الثالث\n\nالنهر طويل وماؤه بارد في الشتاء.\n\n# 第四条河\n\n河水流过山谷，鱼在水中游。",
+    "1. Measured in March.",
+)
+
+
+@pytest.mark.parametrize("name", ["pandoc.epub", "pandoc-epub2.epub", "pandoc.html"])
+def test_a_book_of_pandoc_is_read_in_order(name: str) -> None:
+    text = read(name).text
+    places = [text.index(part) for part in BOOK]
+    if name.endswith("html"):
+        assert places == sorted(places)
+    assert text.startswith("# A small book of rivers\n\nNobody\n\n# The first river")
+    assert places[:-1] == sorted(places[:-1])
+
+
+def test_a_book_has_no_table_of_contents_twice() -> None:
+    assert read("pandoc.epub").text.count("The first river") == 1
+
+
+def test_what_a_browser_shows_is_read_and_nothing_else() -> None:
+    assert read("chromium.html").text == (
+        "# Orchard handbook & notes\n\n## Pruning\n\n"
+        "Prune in late\nwinter, see the tools. Keep `cut_angle` at 45°.\n\n"
+        "```python\ndef prune(tree):\n    # not a heading\n    return tree.cut(angle=45)\n```\n\n"
+        "| Tool | Use |\n| --- | --- |\n| Saw | thick \\| dry wood |\n\n1. Look\n2. Cut\n\n"
+        "Written by a script: ناس and 人.\n"
+    )
+
+
+def test_a_page_in_an_encoding_that_it_declares_is_read(tmp_path: Path) -> None:
+    page = "<html><head><meta charset=windows-1251></head><body><h1>Да</h1><p>Нет</p></body></html>"
+    assert parsed_as(tmp_path, "a.html", page.encode("cp1251")).text == "# Да\n\nНет\n"
+
+
+def test_text_that_is_called_html_keeps_its_lines(tmp_path: Path) -> None:
+    document = parsed_as(tmp_path, "a.html", b"one\ntwo 1 < 2\n")
+    assert (document.text, document.kind) == ("one\ntwo 1 < 2\n", "text")
+
+
+def test_a_notebook_keeps_prose_and_code_in_order() -> None:
+    document = read("jupyter.ipynb")
+    assert document.text == (
+        "# Depth of rivers\n\nWe measure **twice**, in März and in 五月.\n\n"
+        "```\ndepths = [1, 4]\n# the mean, not the median\nprint(sum(depths) / len(depths))\n```\n\nDone.\n"
+    )
+    assert document.kind == "markdown"
+
+
+def notebook(*cells: dict[str, Any], **more: Any) -> bytes:
+    return json.dumps({"nbformat": 4, "cells": list(cells), **more}).encode()
+
+
+def test_a_notebook_names_the_language_of_its_code_and_leaves_outputs_out(tmp_path: Path) -> None:
+    content = notebook(
+        {
+            "cell_type": "code",
+            "source": ["x = 1\n", "x"],
+            "outputs": [{"text": "SECRET"}],
+            "execution_count": None,
+        },
+        {"cell_type": "raw", "source": "as it is"},
+        metadata={"kernelspec": {"language": "julia", "name": "j"}},
+    )
+    document = parsed_as(tmp_path, "a.ipynb", content)
+    assert document.text == "```julia\nx = 1\nx\n```\n\nas it is\n"
+    assert document.language == "julia"
+
+
+def test_code_that_holds_a_fence_gets_a_longer_one(tmp_path: Path) -> None:
+    content = notebook({"cell_type": "code", "source": 'print("""\n````\n""")'})
+    assert parsed_as(tmp_path, "a.ipynb", content).text == '`````\nprint("""\n````\n""")\n`````\n'
+
+
+def test_a_notebook_of_format_3_is_read(tmp_path: Path) -> None:
+    cells = [{"cell_type": "heading", "level": 2, "source": "Old"}, {"cell_type": "code", "input": "1 + 1"}]
+    content = json.dumps({"nbformat": 3, "worksheets": [{"cells": cells}]}).encode()
+    assert parsed_as(tmp_path, "a.ipynb", content).text == "## Old\n\n```\n1 + 1\n```\n"
