@@ -43,7 +43,7 @@ async def search(
     checked_key(text, "text", 65_536)
     async with where.store() as store:
         spec = model or spec_for((await store.collection(collection)).model_names[0])
-        opened = await load(spec, device)
+        opened = await load(spec, device or "cpu")  # an accelerator's library takes seconds to start
         searched = await store.collection(collection, opened)
         hits = await searched.search(text, k, model=opened.name)
     if json:

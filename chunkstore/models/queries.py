@@ -32,7 +32,8 @@ class Queries:
         """The model of the spec, opened by the first call. Raises what `open_model` raises."""
         async with self._one_at_a_time:
             if spec not in self._opened:
-                self._opened[spec] = await anyio.to_thread.run_sync(partial(open_model, spec))
+                # On the processor: one query is not worth what an accelerator's library takes to start.
+                self._opened[spec] = await anyio.to_thread.run_sync(partial(open_model, spec, device="cpu"))
             return self._opened[spec]
 
     async def vector(self, model: Model, text: str) -> NDArray[np.float32]:
