@@ -13,7 +13,8 @@ from typing import Self
 import msgspec
 
 from chunkstore.errors import InvalidInput
-from chunkstore.ingest.cuts import Cut, Strength, code_cuts, fence_cuts, past_blank_lines, prose_cuts
+from chunkstore.ingest import syntax
+from chunkstore.ingest.cuts import Cut, Strength, fence_cuts, past_blank_lines, prose_cuts
 from chunkstore.ingest.dividing import divide
 from chunkstore.ingest.document import Document
 from chunkstore.ingest.markdown import sections
@@ -31,7 +32,7 @@ _HEADING_LIMITS = (200, 100, 50, 25)
 """Characters that are kept of each heading, where more would take half of a chunk."""
 _JOINED = "{}\n\n"
 """How headings stand before the content that a model reads."""
-_VERSION = 2
+_VERSION = 3
 """To be raised with every change that cuts some text in another way."""
 
 _Cuttable = tuple[Iterator[Cut], int]
@@ -74,7 +75,8 @@ class Chunker(msgspec.Struct, frozen=True):
     def fingerprint(self) -> str:
         """What decides the cuts, on one line: where two chunkers' agree, so do their chunks."""
         measure = getattr(self.measure, "name", None) or getattr(self.measure, "__qualname__", None)
-        return f"chunker {_VERSION}, size {self.size}, {measure or type(self.measure).__qualname__}"
+        by = measure or type(self.measure).__qualname__
+        return f"chunker {_VERSION}, size {self.size}, {by}, code by {syntax.how()}"
 
     def __call__(self, document: Document) -> Iterator[Chunk]:
         """The chunks of the document, made as they are asked for."""
@@ -114,7 +116,7 @@ def _sections(document: Document) -> Iterator[tuple[Metadata, Iterator[_Cuttable
     """The parts of a document that no chunk crosses: their metadata, and how each stretch of them is cut."""
     if document.kind == "code":
         metadata: Metadata = {"language": document.language} if document.language else {}
-        yield metadata, iter([(code_cuts(document.text, 0, len(document.text)), len(document.text))])
+        yield metadata, iter([(syntax.syntax_cuts(document.text, document.language), len(document.text))])
         return
     find = sections if document.kind == "markdown" else titled_sections
     for section in find(document.text):
