@@ -41,15 +41,26 @@ collections = App(
     help_epilogue="",
 )
 
+dead_letters = App(
+    name="dead-letters",
+    sort_key=3,
+    help="List, show, retry and discard the chunks that consumers gave up on.",
+    group=CHECK,
+    help_format="plaintext",
+    help_epilogue="",
+)
+
 command = partial(app.command, help_format="markdown", help_epilogue="")
 collection_command = partial(collections.command, help_format="markdown", help_epilogue="")
+dead_letters_command = partial(dead_letters.command, help_format="markdown", help_epilogue="")
 
 
 def load() -> App:
     """The application with every command registered."""
-    for name in ("setup", "ingest", "versions", "reading", "history", "work", "up", "checks"):
+    for name in ("setup", "ingest", "versions", "reading", "history", "work", "up", "checks", "dead_letters"):
         import_module(f"chunkstore.cli.{name}")
     return app
 
 
 app.command(collections)
+app.command(dead_letters)

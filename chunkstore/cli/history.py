@@ -74,16 +74,20 @@ async def chunks(
             show_stored(chunk, full=full)
             count += 1
     which = "the latest version" if version is None else f"version {version}"
-    say(f"{which} of {key} has {'1 chunk' if count == 1 else f'{count:,} chunks'}")
+    say(f"{which} of {key} has {_counted(count)}")
 
 
 def _now(version: "Version") -> str:
     notes = [version.state] if version.state != "committed" else []
     notes += ["deleted"] if version.tombstone else []
     notes += [name for name in ("active", "target", "pinned") if getattr(version, name)]
-    notes += [f"{version.discarded:,} chunks discarded"] if version.discarded else []
+    notes += [f"{_counted(version.discarded)} discarded"] if version.discarded else []
     return ", ".join(notes)
 
 
 def _minute(moment: "datetime | None") -> str:
     return "" if moment is None else f"{moment.astimezone():%Y-%m-%d %H:%M}"
+
+
+def _counted(chunks: int) -> str:
+    return "1 chunk" if chunks == 1 else f"{chunks:,} chunks"

@@ -109,14 +109,16 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Non
 
 
 def print_pairs(pairs: Iterable[tuple[str, object]]) -> None:
-    """Names and values below each other, on standard output."""
+    """Names and values below each other, on standard output; numbers to the right."""
     from rich.table import Table
     from rich.text import Text
 
+    listed = list(pairs)
+    numeric = all(isinstance(value, int | float | None) for _, value in listed)
     grid = Table.grid(padding=(0, 2))
     grid.add_column()
-    grid.add_column(justify="right")
-    for name, value in pairs:
+    grid.add_column(justify="right" if numeric else "left", overflow="fold")
+    for name, value in listed:
         grid.add_row(Text(name), Text(_cell(value)))
     out().print(grid)
 

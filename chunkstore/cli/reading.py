@@ -123,6 +123,9 @@ def _show_status(status: "Status") -> None:
             for g in status.groups
         ],
     )
+    failed = sum(model.failed for collection in status.collections for model in collection.models)
+    if failed:
+        say(f"{failed:,} given up: `chunkstore dead-letters list` says why")
 
 
 def _index(model: "ModelStatus") -> str:

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from chunkstore.catalog import CollectionRow
-from chunkstore.model import Hit
+from chunkstore.dead_letters import Content, FoundDeadLetter
+from chunkstore.model import Hit, Metadata
 
 if TYPE_CHECKING:
     from chunkstore.ingest.pipeline import IngestReport
@@ -35,6 +36,34 @@ class SearchResult(msgspec.Struct, frozen=True):
     collection: str
     exact: bool
     hits: list[Hit]
+
+
+class ShownDeadLetter(FoundDeadLetter, frozen=True, kw_only=True):
+    """A dead letter with the chunk that it is about; None where that is gone."""
+
+    content: str | None
+    metadata: Metadata | None
+
+    @classmethod
+    def of(cls, letter: FoundDeadLetter, chunk: Content | None) -> "ShownDeadLetter":
+        """The dead letter with its chunk."""
+        text, metadata = (None, None) if chunk is None else (chunk.content, chunk.metadata)
+        return cls(**msgspec.structs.asdict(letter), content=text, metadata=metadata)
+
+
+class SettledDeadLetter(msgspec.Struct, frozen=True):
+    """A dead letter, and what became of it: `retried`, `discarded`, or why not."""
+
+    chunk_id: int
+    collection: str
+    key: str
+    model: str
+    result: str
+
+    @classmethod
+    def of(cls, letter: FoundDeadLetter, result: str) -> "SettledDeadLetter":
+        """The dead letter with the result."""
+        return cls(letter.chunk_id, letter.collection, letter.key, letter.model, result)
 
 
 class FailedFile(msgspec.Struct, frozen=True):

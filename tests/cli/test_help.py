@@ -5,12 +5,13 @@ import sys
 
 import pytest
 
-from chunkstore.cli.app import collections, load
+from chunkstore.cli.app import collections, dead_letters, load
 from tests.cli.fix_cli import Called
 
 FLAGS = {"--help", "-h", "--version"}
-COMMANDS = sorted(set(load()) - FLAGS - {"collection"})
-COLLECTION_COMMANDS = sorted(set(collections) - FLAGS)
+GROUPS = {"collection": collections, "dead-letters": dead_letters}
+COMMANDS = sorted(set(load()) - FLAGS - set(GROUPS))
+GROUPED = {name: sorted(set(group) - FLAGS) for name, group in GROUPS.items()}
 
 
 def test_the_issue_s_commands_are_there() -> None:
@@ -19,7 +20,7 @@ def test_the_issue_s_commands_are_there() -> None:
         " unpin up verify"
     )
     assert expected.split() == COMMANDS
-    assert COLLECTION_COMMANDS == ["create", "list"]
+    assert GROUPED == {"collection": ["create", "list"], "dead-letters": ["discard", "list", "retry", "show"]}
 
 
 def test_help_says_the_exit_codes_and_where_settings_come_from(called: Called) -> None:
@@ -30,7 +31,8 @@ def test_help_says_the_exit_codes_and_where_settings_come_from(called: Called) -
 
 
 @pytest.mark.parametrize(
-    "command", [*((name,) for name in COMMANDS), *(("collection", name) for name in COLLECTION_COMMANDS)]
+    "command",
+    [*((name,) for name in COMMANDS), *((group, name) for group in GROUPED for name in GROUPED[group])],
 )
 def test_a_command_has_an_example_and_the_common_options(called: Called, command: tuple[str, ...]) -> None:
     shown = called(*command, "--help").out
