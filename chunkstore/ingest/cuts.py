@@ -34,14 +34,14 @@ _BLANK_LINES = re.compile(r"\n(?:[ \t\r\f\v]*+\n)++")
 _LINE_END = re.compile(r"\n(?:[ \t\r]*+\n)*+")
 _LEADING_BLANK_LINES = re.compile(r"(?:[ \t\r\f\v]*+\n)*+")
 _INDENT = re.compile(r"[ \t]*+")
-_SENTENCE_END = re.compile(
-    r"""(?<=[.!?…])["'”’»)\]*_]*+\s++(?![a-z])|(?<=[。！？｡؟۔।॥։።။។])["'”’»）」』)\]*_]*+\s*+"""
-)
+_SENTENCE_END = re.compile(r"""[.!?…]["'”’»)\]*_]*+\s++(?![a-z])|[。！？｡؟۔।॥։።။។]["'”’»）」』)\]*_]*+\s*+""")
 _BEFORE_END = re.compile(r"(?:^|[\s(\[“\"'])(\S{1,6})$")
 _UNENDED = re.compile(
     r"\.*\(?(?:[0-9]{1,3}|[A-Za-z]|Dr|Mr|Mrs|Ms|Prof|St|No|Nr|Fig|Sec|Ch|Eq|Vol|vs|cf|e\.g|i\.e|ca|approx|z\.B|d\.h)\."
 )
-_LIST_ITEM = re.compile(r"(?:\A|(?<=\n))(?=([ \t]*+)(?:[-*+•–]|[0-9]{1,3}[.)]|\(?[a-z][.)]|#\.)[ \t])")
+_LIST_MARK = r"([ \t]*+)(?:[-*+•–]|[0-9]{1,3}[.)]|\(?[a-z][.)]|#\.)[ \t]"
+_FIRST_ITEM = re.compile(_LIST_MARK)
+_LIST_ITEM = re.compile(rf"\n{_LIST_MARK}")
 _MARKDOWN_RULE = re.compile(r"\|?(?:[ \t]*:?-+:?[ \t]*\|)+(?:[ \t]*:?-+:?[ \t]*)?")
 _GRID_RULE = re.compile(r"\+(?:[-=]+\+)+")
 _SIMPLE_RULE = re.compile(r"={2,}(?:[ \t]+={2,})+")
@@ -50,12 +50,11 @@ _SIMPLE_RULE = re.compile(r"={2,}(?:[ \t]+={2,})+")
 def prose_cuts(text: str, start: int, end: int) -> Iterator[Cut]:
     """Paragraphs, list items, table rows and sentences of `text[start:end]`."""
     indents: list[int] = []
-    strength = Strength.PARAGRAPH
+    start = past_blank_lines(text, start, end)
     for stop, following in _paragraphs(text, start, end):
-        begin = past_blank_lines(text, start, stop)
-        inner = _is_inner(indents, _indent(text, begin))
-        yield start, Strength.INNER if inner else strength
-        yield from _paragraph_cuts(text, begin, stop, inner=inner)
+        inner = _is_inner(indents, _indent(text, start))
+        yield start, Strength.INNER if inner else Strength.PARAGRAPH
+        yield from _paragraph_cuts(text, start, stop, inner=inner)
         start = following
 
 
@@ -73,6 +72,8 @@ def past_blank_lines(text: str, start: int, end: int) -> int:
 
 
 def _indent(text: str, at: int) -> int:
+    if text[at : at + 1] not in {" ", "\t"}:
+        return 0
     found = _INDENT.match(text, at)
     return len(found[0].expandtabs()) if found else 0
 
@@ -88,27 +89,31 @@ def _is_inner(indents: list[int], indent: int) -> bool:
 def _paragraph_cuts(text: str, start: int, end: int, *, inner: bool) -> list[Cut]:
     if rows := _rows(text, start, end):
         return rows
-    items = [(found.start(), len(found[1].expandtabs())) for found in _LIST_ITEM.finditer(text, start, end)]
+    items = list(_items(text, start, end))
     first = items[0][0] if items else end
-    cuts = {
-        found.end(): Strength.INNER_SENTENCE if inner or found.end() > first else Strength.SENTENCE
-        for found in _SENTENCE_END.finditer(text, start, end)
-        if found.end() < end and _ends_a_sentence(text, found.start(), start)
-    }
+    cuts: dict[int, Strength] = {}
+    for found in _SENTENCE_END.finditer(text, start, end):
+        at = found.end()
+        if at < end and (text[found.start()] != "." or _is_full_stop(text, start, found.start())):
+            cuts[at] = Strength.INNER_SENTENCE if inner or at > first else Strength.SENTENCE
     outermost = min((indent for _, indent in items), default=0)
-    cuts |= {
-        at: Strength.INNER if inner or indent > outermost else Strength.ITEM
-        for at, indent in items
-        if at > start
-    }
+    for at, indent in items:
+        cuts[at] = Strength.INNER if inner or indent > outermost else Strength.ITEM
+    cuts.pop(start, None)
     return sorted(cuts.items())
 
 
-def _ends_a_sentence(text: str, at: int, start: int) -> bool:
+def _items(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
+    """Where each list item begins, and how far it is indented."""
+    if found := _FIRST_ITEM.match(text, start, end):
+        yield start, len(found[1].expandtabs())
+    for found in _LIST_ITEM.finditer(text, start, end):
+        yield found.start() + 1, len(found[1].expandtabs())
+
+
+def _is_full_stop(text: str, start: int, at: int) -> bool:
     """False after an abbreviation, an initial, or the number of a list item."""
-    if text[at - 1] != ".":
-        return True
-    word = _BEFORE_END.search(text[max(start, at - 8) : at])
+    word = _BEFORE_END.search(text[max(start, at - 7) : at + 1])
     return word is None or not _UNENDED.fullmatch(word[1])
 
 

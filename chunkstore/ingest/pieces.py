@@ -31,7 +31,8 @@ class _Span(msgspec.Struct, frozen=True):
 
 _Offsets = tuple[list[str], list[tuple[int, int]]]
 
-_LONG_GAP = re.compile(r"\s{1000,}+")
+_GAP = 1000
+_LONG_GAP = re.compile(rf"\s{{{_GAP},}}+")
 _LINE_LIMIT = 8_000
 """Characters after which a line is cut wherever that is: to split one takes many times its memory."""
 _AT_ONCE = 256
@@ -53,7 +54,8 @@ def _spans(text: str, cuts: Iterator[Cut], end: int) -> Iterator[_Span]:
     strongest = Strength.WITHIN
     for (start, strength), (stop, _) in pairwise(_and_end(cuts, end)):
         strongest = max(strongest, strength)
-        for first, last, following, inner in _without_gaps(text, past_blank_lines(text, start, stop), stop):
+        begin = past_blank_lines(text, start, stop) if text[start : start + 1].isspace() else start
+        for first, last, following, inner in _without_gaps(text, begin, stop):
             if first < last:
                 yield _Span(first, last, following, max(strongest, inner))
                 strongest = Strength.WITHIN
@@ -67,6 +69,9 @@ def _and_end(cuts: Iterator[Cut], end: int) -> Iterator[Cut]:
 def _without_gaps(text: str, start: int, end: int) -> Iterator[tuple[int, int, int, Strength]]:
     """The parts of a piece between white space so long that no chunk should hold it."""
     strength = Strength.WITHIN
+    if end - start < _GAP:
+        yield start, start + len(text[start:end].rstrip()), end, strength
+        return
     for gap in _LONG_GAP.finditer(text, start, end):
         yield start, gap.start(), gap.start(), strength
         start, strength = gap.end(), Strength.FORCED
@@ -75,14 +80,16 @@ def _without_gaps(text: str, start: int, end: int) -> Iterator[tuple[int, int, i
 
 def _sized(text: str, spans: list[_Span], limit: int, measure: Measure) -> Iterator[Piece]:
     """The pieces that these make: white space after one counts, as some tokenizers count it."""
-    short = [span for span in spans if span.end - span.start <= _LINE_LIMIT]
-    sizes = dict(zip(short, measured(measure, [text[span.start : span.stop] for span in short]), strict=True))
-    for span in spans:
-        size = sizes.get(span)
-        if size is not None and size <= limit:
+    texts = [text[span.start : span.stop] if _is_short(span) else "" for span in spans]
+    for span, size in zip(spans, measured(measure, texts), strict=True):
+        if size <= limit and _is_short(span):
             yield Piece(span.start, span.end, size, span.strength)
         else:
             yield from _bounded(text, span, limit, measure)
+
+
+def _is_short(span: _Span) -> bool:
+    return span.end - span.start <= _LINE_LIMIT
 
 
 def _bounded(text: str, span: _Span, limit: int, measure: Measure) -> Iterator[Piece]:

@@ -5,11 +5,7 @@ from collections.abc import Iterator
 
 from chunkstore.ingest.sections import Heading, Section, sections_of
 
-_LINE = r"(?P<{0}>[=\-~^*+#\"'`.:_])(?P={0}){{2,}}+[ \t\r]*+"
-_TITLE = re.compile(
-    rf"(?:\A|(?<=\n))(?:{_LINE.format('over')}\n[ \t]*+)?(?P<title>[^\s|][^\n]*+)\n"
-    rf"(?P<line>{_LINE.format('under')})(?=\n|\Z)"
-)
+_LINE = re.compile(r"\n(?P<mark>[=\-~^*+#\"'`.:_])(?P=mark){2,}+[ \t\r]*+(?=\n|\Z)")
 _COLUMNS = re.compile(r"\S(?:[ ]{3,}|\t)\S")
 
 
@@ -20,23 +16,24 @@ def titled_sections(text: str) -> Iterator[Section]:
 
 def _headings(text: str) -> Iterator[Heading]:
     levels: dict[tuple[str, bool], int] = {}
-    for found in _TITLE.finditer(text):
-        if not _is_title(text, found):
+    for line in _LINE.finditer(text):
+        start = text.rfind("\n", 0, line.start()) + 1
+        title = text[start : line.start()].strip()
+        if not _is_title(title, line):
             continue
-        style = found["under"], found["over"] is not None
-        level = levels.setdefault(style, len(levels) + 1)
-        yield Heading(found.start(), found.end(), level, found["title"].strip())
+        above = text.rfind("\n", 0, max(start - 1, 0)) + 1
+        over = text[above:start].strip()
+        if over.strip(line["mark"]):
+            continue
+        level = levels.setdefault((line["mark"], bool(over)), len(levels) + 1)
+        yield Heading(above if over else start, line.end(), level, title)
 
 
-def _is_title(text: str, found: re.Match[str]) -> bool:
-    """False for a line of a table or of a longer paragraph, and where the line below is far too short."""
-    if found["over"] not in {None, found["under"]}:
-        return False
-    title = found["title"].strip()
-    before = text.rfind("\n", 0, max(found.start() - 1, 0)) + 1
+def _is_title(title: str, line: re.Match[str]) -> bool:
+    """False for the head of a table, for no words, and where the line below is far too short."""
     return (
-        not text[before : found.start()].strip()
-        and len(found["line"].strip()) >= len(title) * 0.7
-        and any(character.isalpha() for character in title)
+        any(character.isalpha() for character in title)
+        and len(line[0].strip()) >= len(title) * 0.7
+        and not title.startswith("|")
         and _COLUMNS.search(title) is None
     )
