@@ -133,5 +133,7 @@ def _believed(sniffed: Sniffed, promised: Format | None) -> bool:
 
 
 def _damaged(found: Format, error: Exception) -> str:
+    if isinstance(error, RecursionError):
+        return "its elements nest too deep"
     reason = " ".join(str(error).split())[:200]
     return f"a damaged {found.title or found.name}: {type(error).__name__}{': ' if reason else ''}{reason}"

@@ -6,6 +6,7 @@ document type is refused, so no entity is ever expanded or fetched.
 
 import zlib
 from io import BytesIO
+from xml.etree import ElementTree as ET
 from xml.parsers import expat
 from zipfile import BadZipFile, ZipFile
 
@@ -28,7 +29,7 @@ def opened(content: bytes) -> ZipFile:
     try:
         archive = ZipFile(BytesIO(content))
     except (BadZipFile, ValueError, OSError, NotImplementedError) as error:
-        raise UnreadableFile(f"a truncated or damaged ZIP archive: {error}") from error
+        raise UnreadableFile(f"a ZIP archive or office document, truncated or damaged: {error}") from error
     _bounded(archive, len(content))
     return archive
 
@@ -62,6 +63,14 @@ def xml_part(archive: ZipFile, name: str) -> bytes:
     content = part(archive, name)
     refuse_document_type(content, name)
     return content
+
+
+def root(archive: ZipFile, name: str) -> ET.Element:
+    """The root element of the XML member of that name. Raises UnreadableFile as `xml_part` does."""
+    try:
+        return ET.fromstring(xml_part(archive, name))  # noqa: S314 - no document type, so no entity
+    except ET.ParseError as error:
+        raise UnreadableFile(f"its part {name!r} is no XML: {error}") from error
 
 
 def checked(content: bytes, needed: str) -> ZipFile:

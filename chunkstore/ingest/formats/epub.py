@@ -9,7 +9,7 @@ from zipfile import ZipFile
 from chunkstore.errors import UnreadableFile
 from chunkstore.ingest.decoding import decoded
 from chunkstore.ingest.document import Document
-from chunkstore.ingest.formats.archive import opened, part, xml_part
+from chunkstore.ingest.formats.archive import opened, part, root
 from chunkstore.ingest.formats.html import to_markdown
 from chunkstore.ingest.formats.marking import blocks
 
@@ -22,7 +22,7 @@ def read(content: bytes) -> Document:
     """The text of the book without its table of contents. Raises UnreadableFile where it is protected."""
     archive = opened(content)
     package = _package_path(archive)
-    pages = list(_spine(_root(archive, package), posixpath.dirname(package)))
+    pages = list(_spine(root(archive, package), posixpath.dirname(package)))
     if not pages:
         raise UnreadableFile("incomplete: its spine names no page")
     if locked := _encrypted(archive).intersection(pages):
@@ -34,7 +34,7 @@ def read(content: bytes) -> Document:
 
 
 def _package_path(archive: ZipFile) -> str:
-    for element in _elements(_root(archive, _CONTAINER), "rootfile"):
+    for element in _elements(root(archive, _CONTAINER), "rootfile"):
         if path := element.get("full-path"):
             return path
     raise UnreadableFile("incomplete: its container names no package")
@@ -57,15 +57,8 @@ def _encrypted(archive: ZipFile) -> set[str]:
         return set()
     return {
         unquote(element.get("URI", ""))
-        for element in _elements(_root(archive, _ENCRYPTION), "CipherReference")
+        for element in _elements(root(archive, _ENCRYPTION), "CipherReference")
     }
-
-
-def _root(archive: ZipFile, name: str) -> ET.Element:
-    try:
-        return ET.fromstring(xml_part(archive, name))  # noqa: S314 - no document type, no entity
-    except ET.ParseError as error:
-        raise UnreadableFile(f"its part {name!r} is no XML: {error}") from error
 
 
 def _elements(root: ET.Element, name: str) -> Iterator[ET.Element]:

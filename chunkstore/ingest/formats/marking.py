@@ -3,14 +3,13 @@
 import re
 from collections.abc import Iterable, Sequence
 
-_SPACES = re.compile(r"\s+")
 _MEANT_OTHERWISE = re.compile(r"^( {0,3})(#{1,6}(?=\s|$)|```+|~~~+|=+[ \t]*$|-{2,}[ \t]*$)", re.MULTILINE)
 _BACKTICKS = re.compile(r"`{3,}")
 
 
 def one_line(text: str) -> str:
     """The text with every run of white space as one space."""
-    return _SPACES.sub(" ", text).strip()
+    return " ".join(text.split())
 
 
 def heading(text: str, level: int) -> str:

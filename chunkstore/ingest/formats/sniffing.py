@@ -4,13 +4,11 @@ Names lie: a PDF is called `.txt`, a page of HTML `.doc`, a picture `.md`.
 """
 
 import re
-from io import BytesIO
-from zipfile import BadZipFile, ZipFile
 
 import msgspec
 
-from chunkstore.errors import UnreadableFile
 from chunkstore.ingest.decoding import is_text, without_mark
+from chunkstore.ingest.formats.archive import opened, part
 
 _HEAD_BYTES = 4_096
 
@@ -89,7 +87,7 @@ _UNKNOWN = Sniffed()
 def sniff(content: bytes) -> Sniffed:
     """What the content is beyond doubt; nothing where it may be any text.
 
-    Raises UnreadableFile for a ZIP archive that is damaged.
+    Raises UnreadableFile for a ZIP archive that is damaged, encrypted or a bomb.
     """
     if b"%PDF-" in content[:1_024] and (content.startswith(b"%PDF-") or not is_text(content[:_HEAD_BYTES])):
         return Sniffed("pdf")
@@ -125,12 +123,9 @@ def _other(head: bytes) -> str:
 
 
 def _in_archive(content: bytes) -> Sniffed:
-    try:
-        with ZipFile(BytesIO(content)) as archive:
-            names = archive.namelist()
-            kind = archive.read("mimetype")[:100] if "mimetype" in names[:1] else b""
-    except (BadZipFile, ValueError, OSError, NotImplementedError, RuntimeError, EOFError) as error:
-        raise UnreadableFile(f"a ZIP archive or office document, truncated or damaged: {error}") from error
+    archive = opened(content)
+    names = archive.namelist()
+    kind = part(archive, "mimetype")[:100] if "mimetype" in names[:1] else b""
     if kind.startswith(b"application/epub"):
         return Sniffed("epub")
     if kind.startswith(b"application/vnd.oasis.opendocument"):

@@ -1,16 +1,19 @@
 """Excel workbooks, by openpyxl: a sheet is a page with its name as heading, a row a line of a table."""
 
+import re
 from collections.abc import Iterator, Sequence
 from datetime import date, datetime, time
 from io import BytesIO
 
 from chunkstore.errors import UnreadableFile
 from chunkstore.ingest.document import Document
-from chunkstore.ingest.formats.archive import checked
+from chunkstore.ingest.formats.archive import checked, root
 from chunkstore.ingest.formats.installed import not_installed
 from chunkstore.ingest.formats.marking import blocks, heading, paged, table
 
-MAX_CELLS = 2_000_000
+_WORKBOOK = "xl/workbook.xml"
+_SHEET = re.compile(r"(?:\{[^}]*\})?sheet$")
+MAX_CELLS = 20_000_000
 
 
 def read(content: bytes) -> Document:
@@ -19,8 +22,11 @@ def read(content: bytes) -> Document:
         import openpyxl
     except ImportError as error:
         raise not_installed("Excel workbook", "openpyxl") from error
-    checked(content, "xl/workbook.xml")
+    archive = checked(content, _WORKBOOK)
     book = openpyxl.load_workbook(BytesIO(content), read_only=True, data_only=True, keep_links=False)
+    named = sum(_SHEET.match(element.tag) is not None for element in root(archive, _WORKBOOK).iter())
+    if len(book.sheetnames) < named:
+        raise UnreadableFile(f"incomplete: of its {named:,} sheets only {len(book.sheetnames):,} are there")
     sheets: list[str] = []
     for sheet in book.worksheets:
         sheet.reset_dimensions()
@@ -38,12 +44,13 @@ def _sheet(title: str, rows: Sequence[Sequence[str]]) -> str:
 def _filled_rows(rows: Iterator[Sequence[object]]) -> Iterator[list[str]]:
     cells = 0
     for row in rows:
-        written = [_written(value) for value in row]
-        if any(written):
-            cells += len(written)
-            if cells > MAX_CELLS:
-                raise UnreadableFile(f"a sheet of more than {MAX_CELLS:,} cells")
-            yield written
+        cells += len(row)
+        if cells > MAX_CELLS:
+            raise UnreadableFile(f"a sheet of more than {MAX_CELLS:,} cells, empty ones counted")
+        if any(value is not None for value in row):
+            written = [_written(value) for value in row]
+            if any(written):
+                yield written
 
 
 def _written(value: object) -> str:
