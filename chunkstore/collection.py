@@ -19,7 +19,7 @@ from chunkstore.embeddings import DeadLetter
 from chunkstore.errors import InvalidInput, NeverActive, UnknownModel, WaitTimeout
 from chunkstore.manifests import place_of, read_segment
 from chunkstore.model import ChunkId, Hits, Metadata, ModelId, StoredChunk, Version
-from chunkstore.models import Model, describe, open_model, spec_of
+from chunkstore.models import Model, name_of, open_model, spec_of
 from chunkstore.search_tables import CollectionModel
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ class Collection:
     def opener(self) -> Model | str | None:
         """The serving model if it was given, else the spec that opens it, None where its name tells none."""
         given, serving = self._model, self._serving.name
-        if given is not None and describe(given).name == serving:
+        if given is not None and name_of(given) == serving:
             return given
         return spec_of(serving)
 
@@ -283,7 +283,7 @@ class Collection:
 
     async def _opened(self, searched: CollectionModel) -> Model:
         """The model that embeds queries: the one given with the collection, else by its stored name."""
-        if self._model is None or describe(self._model).name != searched.name:
+        if self._model is None or name_of(self._model) != searched.name:
             spec = spec_of(searched.name)
             if spec is None:
                 raise UnknownModel(

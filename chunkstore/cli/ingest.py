@@ -29,7 +29,8 @@ async def ingest(
         str | None,
         Parameter(
             name=("--model", "-m"),
-            help="A new collection's model, minilm unless given; or hashing:D, sentence-transformers:PATH.",
+            help="A new collection's model, minilm unless given; or hashing:D, sentence-transformers:PATH,"
+            " openai:NAME for an embedding service.",
         ),
     ] = None,
     wait: Annotated[

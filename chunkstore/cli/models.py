@@ -54,10 +54,10 @@ async def load_all(store: "ChunkStore", specs: Sequence[str] | None, device: str
 
 def name_of(given: str) -> str:
     """The stored name of a model that is given by its name or its spec."""
+    from chunkstore import models
     from chunkstore.errors import InvalidInput
-    from chunkstore.models import describe
 
     try:
-        return describe(given).name
+        return models.name_of(given)
     except (InvalidInput, UnknownModel):
         return given

@@ -10,7 +10,11 @@ from chunkstore.cli.options import HERE, Json, Where
 from chunkstore.cli.output import print_json, print_table, say
 
 ModelSpec = Annotated[
-    str, Parameter(name=("--model", "-m"), help="minilm, hashing:D or sentence-transformers:PATH.")
+    str,
+    Parameter(
+        name=("--model", "-m"),
+        help="minilm, hashing:D, sentence-transformers:PATH, or openai:NAME for an embedding service.",
+    ),
 ]
 
 

@@ -53,7 +53,8 @@ async def embed(
     row = bar.add_task(title, total=None)
 
     def show(report: ConsumeReport) -> None:
-        nonlocal truncated
+        nonlocal told, truncated
+        told = False
         if report.truncated and not truncated:
             say(f"{model.name} does not read to the end of every chunk: some are longer than its limit")
         truncated = report.truncated
@@ -64,11 +65,11 @@ async def embed(
 
     def tell(error: ModelUnavailable) -> None:
         nonlocal told
-        if told != str(error):
+        if not told:
             say(f"{model.name} is not there, and is asked again until it is: {error}")
-        told = str(error)
+        told = True
 
-    told, truncated = "", 0
+    told, truncated = False, 0
     consumer = EmbeddingConsumer(store, model, batch=batch, on_progress=show, on_outage=tell)
     waiting = await lag(store, model.name)
     show(consumer.report)

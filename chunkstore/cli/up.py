@@ -16,7 +16,8 @@ async def up(
         list[str] | None,
         MODELS,
         Parameter(
-            help="A model that its stored name cannot open: sentence-transformers:PATH (may be repeated)."
+            help="A model that its stored name cannot open: sentence-transformers:PATH, openai:NAME,url=URL"
+            " (may be repeated)."
         ),
     ] = None,
     batch: Batch = None,

@@ -12,7 +12,7 @@ from chunkstore.models.protocol import (
     Spends,
     Spent,
 )
-from chunkstore.models.specs import describe, open_model, spec_of
+from chunkstore.models.specs import describe, name_of, open_model, spec_of
 
 __all__ = [
     "CountsTokens",
@@ -23,6 +23,7 @@ __all__ = [
     "Spends",
     "Spent",
     "describe",
+    "name_of",
     "open_model",
     "spec_of",
 ]

@@ -63,6 +63,14 @@ def describe(model: Model | str) -> ModelDescription:
     return describe(open_model(model))
 
 
+def name_of(model: Model | str) -> str:
+    """The name of a model, or of what a spec opens; asks no service, loads nothing where that is possible."""
+    if isinstance(model, Model):
+        return model.name
+    kind, argument = _parsed(model)
+    return endpoint.name_of(endpoint.read(argument)) if kind == "openai" else describe(model).name
+
+
 def _parsed(spec: object) -> tuple[str, str]:
     if not isinstance(spec, str) or not spec.strip():
         raise InvalidInput("model", spec, _SPECS)

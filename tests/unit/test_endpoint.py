@@ -19,6 +19,7 @@ from chunkstore.models.endpoint.model import EndpointModel
 from chunkstore.models.endpoint.options import Options
 from chunkstore.models.endpoint.pacing import Pacing, retry_after
 from chunkstore.models.hashing import HashingModel
+from chunkstore.models.truncation import cut_texts
 from tests.fix_endpoint import (
     DIMENSIONS,
     KEY,
@@ -26,6 +27,7 @@ from tests.fix_endpoint import (
     Endpoint,
     Reply,
     Request,
+    changed,
     failing,
     good,
     tokens_of,
@@ -220,6 +222,22 @@ def test_without_a_tokenizer_a_cut_is_seen_by_what_the_service_counts(endpoint: 
     assert list(caught.value.errors) == [1]
     with pytest.raises(EmbeddingFailed, match="the rest was cut"):
         model_of(endpoint, max_tokens=10).embed_query(long)
+
+
+def test_a_text_that_may_have_been_cut_by_a_service_that_does_not_count_is_reported(
+    endpoint: Endpoint,
+) -> None:
+    endpoint.always = changed(lambda body: body | {"usage": None})
+    with pytest.raises(TextsFailed, match="may have 11 tokens .an estimate.*name a tokenizer") as caught:
+        model_of(endpoint, max_tokens=10).embed(["x" * 30, "x" * 31])
+    assert list(caught.value.errors) == [1]
+
+
+def test_no_vector_of_a_cut_text_is_given_so_none_is_counted_as_cut(endpoint: Endpoint) -> None:
+    model = model_of(endpoint, max_tokens=10)
+    assert model.count_tokens(["one word of thirty-two letters.."]) == [11]
+    assert cut_texts(model, ["one word of thirty-two letters.."]) == []
+    assert model.embed(["one word of thirty-two letters.."]).shape == (1, DIMENSIONS)
 
 
 # --- trying again -------------------------------------------------------------------------------

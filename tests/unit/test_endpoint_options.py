@@ -7,6 +7,7 @@ import pytest
 
 from chunkstore.errors import InvalidInput, MissingExtra, ModelUnavailable, UnknownModel
 from chunkstore.models import CountsTokens, Model, ModelDescription, describe, open_model, spec_of
+from chunkstore.models import name_of as name_of_spec
 from chunkstore.models.endpoint import client, key, tokens
 from chunkstore.models.endpoint.options import Options, base_url, name_of, read
 from tests.fix_endpoint import KEY, Endpoint
@@ -106,6 +107,7 @@ def test_the_name_says_what_changes_the_vectors_and_opens_the_model_again() -> N
     ]
     assert len(set(names)) == 4
     assert name_of(read("m,url=http://h/v1,timeout=1,concurrency=9")) == names[0]
+    assert name_of_spec("openai:m,url=http://nowhere.invalid/v1") == names[0]
     assert [spec_of(name) for name in names] == ["openai:m", "openai:m,dimensions=8", None, None]
 
 

@@ -29,10 +29,12 @@ class EndpointModel:
     """Any service that answers `/v1/embeddings` as OpenAI's does; vectors are compared by cosine.
 
     Its key is found as `find_key` says. `max_tokens` is there where it is known. Raises InvalidInput for a
-    key or an address that cannot be one, MissingExtra, UnknownModel for a tokenizer that is not there.
+    key or an address that cannot be one, MissingExtra, UnknownModel for a tokenizer that is not there; where
+    only the service knows the dimensions it is asked, so ModelUnavailable and ModelRefused too.
     """
 
     distance: Distance = "cosine"
+    refuses_long_texts: Final = True
 
     def __init__(self, options: Options) -> None:
         self.name: Final = name_of(options)
@@ -45,11 +47,7 @@ class EndpointModel:
         self._most = options.max_tokens or (known.max_tokens if known else None)
         if self._most is not None:  # without the attribute it is a model of which no limit is known
             self.max_tokens = self._most
-
-    @property
-    def dimensions(self) -> int:
-        """The length of every vector; asked of the service where neither the spec nor we know it."""
-        return self._sender.learn_dimensions()
+        self.dimensions: Final = self._sender.learn_dimensions()
 
     @property
     def spent(self) -> Spent:
@@ -135,17 +133,25 @@ class EndpointModel:
 
     def _answer(self, request: list[Text], stop: Event, patience: float) -> Answer:
         """The answer to one request, but for a text that was cut, or that would be."""
-        first = request[0]
-        if len(request) > 1 or self._most is None:
+        most, counted = self._most, self._options.tokenizer is not None
+        if len(request) > 1 or most is None:
             return self._sender.answer(request, stop, patience)
-        if self._options.tokenizer is not None and first.tokens > self._most:
-            reason = f"the text has {first.tokens:,} tokens, and the model reads {self._most:,}"
-            return Answer({}, {first.position: reason}, None)
+        text = request[0]
+        if counted and text.tokens > most:
+            reason = f"the text has {text.tokens:,} tokens, and the model reads {most:,}"
+            return Answer({}, {text.position: reason}, None)
         answer = self._sender.answer(request, stop, patience)
-        if self._options.tokenizer is None and answer.tokens is not None and answer.tokens >= self._most:
-            reason = f"the service read {answer.tokens:,} tokens, all that the model takes: the rest was cut"
-            return Answer({}, {first.position: reason}, answer.tokens)
-        return answer
+        reason = None if counted or answer.errors else _sign_of_a_cut(text.tokens, answer.tokens, most)
+        return answer if reason is None else Answer({}, {text.position: reason}, answer.tokens)
+
+
+def _sign_of_a_cut(estimated: int, read: int | None, most: int) -> str | None:
+    """Why a text may have been cut by a service that reads so many tokens; None where it was not."""
+    if read is not None:
+        shown = f"the service read {read:,} tokens, all that the model takes: the rest was cut"
+        return shown if read >= most else None
+    shown = f"the text may have {estimated:,} tokens (an estimate), and the model reads {most:,}"
+    return f"{shown}; the service does not say what it read: name a tokenizer" if estimated > most else None
 
 
 def _cut(texts: list[Text], most_inputs: int, most_tokens: int, alone: int | None) -> Iterator[list[Text]]:

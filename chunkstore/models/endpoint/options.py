@@ -51,7 +51,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     tokens_per_minute: Count | None = None
     timeout: Seconds = 60.0
     """Seconds until the whole answer to a request must be there."""
-    patience: Seconds = 120.0
+    patience: Seconds = 30.0
     """Seconds during which a request is tried again before the service counts as down."""
     price: Annotated[float, Meta(ge=0, le=1_000_000)] | None = None
     """What a million tokens cost, in any currency."""
