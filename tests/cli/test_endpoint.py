@@ -1,4 +1,4 @@
-"""The commands with an embedding service: named in the environment or in the spec, refused, away, paid for."""
+"""The commands with an embedding service: named in the environment or in the spec, refused, away."""
 
 import re
 import signal

@@ -228,7 +228,7 @@ def test_a_text_that_may_have_been_cut_by_a_service_that_does_not_count_is_repor
     endpoint: Endpoint,
 ) -> None:
     endpoint.always = changed(lambda body: body | {"usage": None})
-    with pytest.raises(TextsFailed, match="may have 11 tokens .an estimate.*name a tokenizer") as caught:
+    with pytest.raises(TextsFailed, match=r"may have 11 tokens .an estimate.*name a tokenizer") as caught:
         model_of(endpoint, max_tokens=10).embed(["x" * 30, "x" * 31])
     assert list(caught.value.errors) == [1]
 
