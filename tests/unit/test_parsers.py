@@ -1,7 +1,6 @@
-"""Files read as text: encodings, formats by name, and the reasons why a file is refused."""
+"""Files read as documents: formats by name, formats of one's own, and files that cannot be opened."""
 
 import codecs
-import gzip
 import os
 from pathlib import Path
 
@@ -9,16 +8,10 @@ import pytest
 
 from chunkstore.errors import UnreadableFile
 from chunkstore.ingest import parsers
-from chunkstore.ingest.decoding import decoded
 from chunkstore.ingest.document import Document
 from chunkstore.ingest.formats.format import Format
 from chunkstore.ingest.formats.sniffing import may_be_read
 from chunkstore.ingest.parsers import is_current, is_registered, parse, register
-
-GERMAN = "Größere Straßenbäume überdauern häufig längere Dürren. " * 20
-RUSSIAN = "Съешь же ещё этих мягких французских булок, да выпей чаю. " * 20
-JAPANESE = "吾輩は猫である。名前はまだ無い。どこで生れたかとんと見当がつかぬ。" * 20
-FRENCH = "L'été dernier, à Nîmes, Zoé a goûté des crêpes où qu'elle aille. " * 20
 
 
 def refused(path: Path) -> str:
@@ -27,32 +20,7 @@ def refused(path: Path) -> str:
     return str(caught.value)
 
 
-# --- encodings ----------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("text", "encoding"),
-    [(GERMAN, "utf-8"), (GERMAN, "latin-1"), (FRENCH, "cp1252"), (RUSSIAN, "cp1251"), (RUSSIAN, "koi8-r"),
-     (JAPANESE, "shift_jis"), (JAPANESE, "euc_jp"), (JAPANESE, "utf-8")],
-)  # fmt: skip
-def test_a_text_is_read_whatever_its_encoding(text: str, encoding: str, tmp_path: Path) -> None:
-    path = tmp_path / "text.txt"
-    path.write_bytes(text.encode(encoding))
-    assert parse(path).text == text
-
-
-@pytest.mark.parametrize(
-    ("mark", "encoding"),
-    [(codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"),
-     (codecs.BOM_UTF32_LE, "utf-32-le"), (codecs.BOM_UTF32_BE, "utf-32-be")],
-)  # fmt: skip
-def test_a_byte_order_mark_tells_the_encoding_and_is_no_part_of_the_text(mark: bytes, encoding: str) -> None:
-    assert decoded(mark + "Grüße 😀".encode(encoding)) == "Grüße 😀"
-
-
-def test_the_encoding_is_told_even_after_a_long_preface_in_ascii() -> None:
-    text = "plain words in English, line after line\n" * 10_000 + GERMAN
-    assert decoded(text.encode("latin-1")) == text
+# --- text ----------------------------------------------------------------------------------------
 
 
 def test_nothing_but_the_mark_is_changed(tmp_path: Path) -> None:
@@ -67,25 +35,6 @@ def test_an_empty_file_is_an_empty_text(tmp_path: Path) -> None:
 
 
 # --- refusals -----------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("content", "reason"),
-    [
-        (b"words\0words", "NUL"),
-        (b"%PDF-1.7 all in ASCII", "a PDF"),
-        (b"PK\x03\x04....", "a ZIP"),
-        (gzip.compress(b"x", mtime=0), "gzip"),
-        (b"\x01\x02\x03\x04\x05\x06\x07\x08" * 50, "control characters"),
-        (codecs.BOM_UTF16_LE + b"a\0b", "not valid utf-16-le"),
-        (codecs.BOM_UTF16_LE + "a\0b".encode("utf-16-le"), "binary"),
-        (codecs.BOM_UTF16_LE + b"\x00\xd8a\0", "not valid utf-16-le"),
-        (bytes(range(1, 256)) * 40, ""),
-    ],
-)
-def test_what_is_no_text_is_refused_with_the_reason(content: bytes, reason: str, tmp_path: Path) -> None:
-    (tmp_path / "file.txt").write_bytes(content)
-    assert reason in refused(tmp_path / "file.txt")
 
 
 def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
