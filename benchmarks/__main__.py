@@ -1,6 +1,7 @@
 """`python -m benchmarks [names] [--quick] [--json]`: runs them in turn, prints ratios beside targets.
 
-`python -m benchmarks chunking [FOLDER]` needs no server, takes options of its own and prints its own tables.
+`python -m benchmarks chunking [FOLDER]` and `python -m benchmarks embedding [FOLDER]` need no server, take
+options of their own and print their own tables.
 """
 
 import argparse
@@ -26,7 +27,7 @@ NAMES = (
     "million",
 )
 
-ALONE = ("chunking",)
+ALONE = ("chunking", "embedding")
 """Those that need no server: each reads the rest of the command line itself."""
 
 

@@ -15,11 +15,13 @@ from chunkstore.errors import InvalidInput, UnknownModel
 from chunkstore.models.folder import DOCUMENT_PROMPTS, QUERY_PROMPTS, first_prompt
 from chunkstore.models.processor import cpus
 from chunkstore.models.protocol import Distance
-from chunkstore.models.tokens import MOST_IN_BATCH, Tokens, batches
+from chunkstore.models.tokens import Tokens, batches
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
+_MOST_ON_CPU: Final = 4096
+"""Padded tokens of a batch: smaller ones leave torch's threads waiting for each other."""
 _MOST_ON_ACCELERATOR: Final = 32_768
 _BATCH: Final = 32
 _PLAIN: Final = {"show_progress_bar": False, "convert_to_numpy": True, "normalize_embeddings": True}
@@ -98,7 +100,7 @@ class CountingModel(SentenceTransformersModel):
     ) -> None:
         super().__init__(loaded, name, prompts)
         self.tokens = tokens
-        self._most = MOST_IN_BATCH if self.device == "cpu" else _MOST_ON_ACCELERATOR
+        self._most = _MOST_ON_CPU if self.device == "cpu" else _MOST_ON_ACCELERATOR
 
     @property
     def max_tokens(self) -> int:

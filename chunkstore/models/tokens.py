@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 MOST_IN_BATCH: Final = 1024
-"""Padded tokens that one batch holds at most on a CPU: more do not fit its caches."""
+"""Padded tokens that one batch of one thread holds at most: more do not fit a processor's caches."""
 
 
 class Tokens:
