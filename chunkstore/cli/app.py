@@ -23,7 +23,7 @@ For example, on a machine with nothing installed:
   chunkstore ingest docs/ --wait
   chunkstore search "how do leases expire?\"""",
     help_format="plaintext",
-    help_epilogue=f"""Every command takes --dsn, --schema and --data, and reads CHUNKSTORE_DSN,
+    help_epilogue=f"""Every command but models takes --dsn, --schema and --data, and reads CHUNKSTORE_DSN,
 CHUNKSTORE_SCHEMA and CHUNKSTORE_DATA where they are not given. Without a DSN
 the store is in an embedded Postgres in the data folder.
 
@@ -57,7 +57,18 @@ dead_letters_command = partial(dead_letters.command, help_format="markdown", hel
 
 def load() -> App:
     """The application with every command registered."""
-    for name in ("setup", "ingest", "versions", "reading", "history", "work", "up", "checks", "dead_letters"):
+    for name in (
+        "setup",
+        "listing",
+        "ingest",
+        "versions",
+        "reading",
+        "history",
+        "work",
+        "up",
+        "checks",
+        "dead_letters",
+    ):
         import_module(f"chunkstore.cli.{name}")
     return app
 

@@ -11,6 +11,7 @@ from chunkstore.model import Hit, Metadata
 
 if TYPE_CHECKING:
     from chunkstore.ingest.pipeline import IngestReport
+    from chunkstore.models.kinds import Kind
     from projections.verify import VerifyReport
 
 
@@ -27,6 +28,35 @@ class ListedCollection(msgspec.Struct, frozen=True):
     def of(cls, row: CollectionRow, models: list[str]) -> "ListedCollection":
         """The collection of that row."""
         return cls(row.name, models, row.keep_last, row.keep_for, row.headings)
+
+
+class ListedBackEnd(msgspec.Struct, frozen=True):
+    """What can run a model, whether it is installed, and what brings it."""
+
+    runs: str
+    installed: bool
+    missing: list[str]
+    install: str
+    also: str
+
+
+class ListedModel(msgspec.Struct, frozen=True):
+    """A kind of model that a spec can name."""
+
+    spec: str
+    what: str
+    usable: bool
+    """Whether something that runs it is installed."""
+    back_ends: list[ListedBackEnd]
+
+    @classmethod
+    def of(cls, kind: "Kind") -> "ListedModel":
+        """The kind, as it stands on this machine."""
+        ends = [
+            ListedBackEnd(end.runs, not end.missing, end.missing, end.install, end.also)
+            for end in kind.back_ends
+        ]
+        return cls(kind.spec, kind.what, any(end.installed for end in ends), ends)
 
 
 class SearchResult(msgspec.Struct, frozen=True):

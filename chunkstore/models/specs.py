@@ -8,6 +8,7 @@ from typing import get_args
 from chunkstore.errors import InvalidInput, UnknownModel
 from chunkstore.models import local
 from chunkstore.models.endpoint import options as endpoint
+from chunkstore.models.kinds import KINDS
 from chunkstore.models.local import MINILM
 from chunkstore.models.protocol import Distance, Model, ModelDescription
 
@@ -16,9 +17,7 @@ DEFAULT_HASHING_DIMENSIONS = 256
 MAX_DIMENSIONS = 16_000
 """What the column type of the embeddings can hold."""
 
-_SPECS = (
-    "one of: hashing:D (D from 1 to 4096), minilm, sentence-transformers:PATH, openai:MODEL[,option=value…]"
-)
+_SPECS = "one of: " + ", ".join(kind.spec for kind in KINDS) + "; `chunkstore models` says what each needs"
 _DISTANCES: tuple[str, ...] = get_args(Distance)
 
 
@@ -75,7 +74,7 @@ def _parsed(spec: object) -> tuple[str, str]:
     if not isinstance(spec, str) or not spec.strip():
         raise InvalidInput("model", spec, _SPECS)
     kind, colon, argument = spec.partition(":")
-    if kind not in ("hashing", "minilm", "sentence-transformers", "openai"):
+    if kind not in {known.name for known in KINDS}:
         raise UnknownModel(f"no model answers to {ascii(spec)[:80]}; known is {_SPECS}")
     if (kind == "minilm" and colon) or (kind in ("sentence-transformers", "openai") and not argument.strip()):
         raise InvalidInput("model", spec, _SPECS)
