@@ -21,15 +21,46 @@ BEGIN
 END
 $$;
 
--- Sweeps one garbage segment of a file: one that no open or uncollected version lists.
--- Chunks that somebody holds are skipped; the segment goes only with its last unreachable chunk, so that an
+-- The versions of a file that its collection's retention does not keep: older than the last so many, and than
+-- so long. Active, target, latest, pinned and open versions are never among them (rule 19).
+CREATE FUNCTION due_versions(_file bigint) RETURNS SETOF integer
+STABLE LANGUAGE sql AS $$
+    SELECT v.version
+    FROM versions v
+    JOIN files f ON f.file = v.file
+    JOIN collections c ON c.collection = f.collection
+    WHERE v.file = _file
+      AND v.state = 'committed'
+      AND NOT v.pinned
+      AND v.version NOT IN (f.latest, f.target)
+      AND (c.keep_for IS NULL OR v.committed_at < clock_timestamp() - c.keep_for)
+      AND NOT EXISTS (
+          SELECT FROM active_versions a
+          WHERE a.file = v.file
+            AND a.version = v.version
+      )
+      AND (
+          SELECT count(*)
+          FROM versions newer
+          WHERE newer.file = v.file
+            AND newer.state = 'committed'
+            AND newer.version > v.version
+      ) >= c.keep_last
+$$;
+
+-- Sweeps up to `_limit` chunks of up to `_segments` garbage segments of a file: those that no open or uncollected
+-- version lists. What is reachable is found once for all of them, because it costs a look through the file.
+-- Chunks that somebody holds are skipped; a segment goes only with its last unreachable chunk, so that an
 -- interrupted sweep loses nothing. `finished` says that the file has no garbage left.
-CREATE FUNCTION sweep_segment(_file bigint, OUT swept integer, OUT skipped integer, OUT finished boolean)
+CREATE FUNCTION sweep_segments(
+    _file bigint, _segments integer, _limit integer, OUT swept integer, OUT skipped integer, OUT finished boolean
+)
 LANGUAGE plpgsql SET plan_cache_mode = force_custom_plan AS $$
 DECLARE
     _collection  integer;
     _live        bigint[];
-    _garbage     record;
+    _garbage     bigint[];
+    _named       bigint[];
     _unreachable bigint[];
     _locked      bigint[];
 BEGIN
@@ -47,14 +78,16 @@ BEGIN
     CROSS JOIN LATERAL unnest(v.segments) AS s (segment)
     WHERE v.file = _file AND v.state IN ('open', 'committed');
 
-    SELECT g.segment, g.chunks
-    INTO _garbage
-    FROM versions v
-    CROSS JOIN LATERAL unnest(v.segments) AS s (segment)
-    JOIN segments g ON g.segment = s.segment
-    WHERE v.file = _file AND v.state IN ('abandoned', 'collected') AND s.segment <> ALL (_live)
-    LIMIT 1;
-    IF NOT FOUND THEN
+    _garbage := ARRAY(
+        SELECT DISTINCT g.segment
+        FROM versions v
+        CROSS JOIN LATERAL unnest(v.segments) AS s (segment)
+        JOIN segments g ON g.segment = s.segment
+        WHERE v.file = _file AND v.state IN ('abandoned', 'collected') AND s.segment <> ALL (_live)
+        ORDER BY g.segment
+        LIMIT _segments
+    );
+    IF _garbage = '{}' THEN
         UPDATE versions
         SET segments = '{}', base_ordinals = '{}', base_chars = '{}', base_pages = '{}', base_lines = '{}'
         WHERE file = _file AND state IN ('abandoned', 'collected') AND segments <> '{}';
@@ -62,9 +95,8 @@ BEGIN
         RETURN;
     END IF;
 
-    _unreachable := ARRAY(
-        SELECT unnest(_garbage.chunks) EXCEPT SELECT unnest(named_by(_file, _live, _garbage.chunks))
-    );
+    _named := ARRAY(SELECT DISTINCT unnest(s.chunks) FROM segments s WHERE s.segment = ANY (_garbage));
+    _unreachable := ARRAY(SELECT unnest(_named) EXCEPT SELECT unnest(named_by(_file, _live, _named)));
     SELECT coalesce(array_agg(locked.chunk_id), '{}')
     INTO _locked
     FROM (
@@ -72,15 +104,22 @@ BEGIN
         FROM chunks
         WHERE chunk_id = ANY (_unreachable)
         ORDER BY chunk_id
+        LIMIT _limit
         FOR UPDATE SKIP LOCKED
     ) AS locked;
     PERFORM delete_chunks(_collection, _locked);
     swept := cardinality(_locked);
 
-    SELECT count(*) INTO skipped FROM chunks WHERE chunk_id = ANY (_unreachable);
-    IF skipped = 0 THEN
-        DELETE FROM segments WHERE segment = _garbage.segment;
+    _unreachable := ARRAY(SELECT chunk_id FROM chunks WHERE chunk_id = ANY (_unreachable));
+    IF swept < _limit THEN
+        skipped := cardinality(_unreachable);
     END IF;
+    DELETE FROM segments s
+    WHERE s.segment = ANY (_garbage)
+      AND NOT EXISTS (
+          SELECT FROM unnest(s.chunks) AS c (chunk_id)
+          WHERE c.chunk_id = ANY (_unreachable)
+      );
 END
 $$;
 

@@ -25,6 +25,10 @@ COLLECTOR = load("collector")
 # How often a sweep looks again at chunks that somebody holds, before it leaves them to the next run.
 _LOOKS = 50
 _PAUSE = 0.05
+# Most chunks that one transaction removes; segments that it looks through for them at first, and at most.
+_SWEPT_AT_ONCE = 1000
+_FIRST_SEGMENTS = 16
+_MOST_SEGMENTS = 64
 
 
 class Collectable(msgspec.Struct, frozen=True):
@@ -151,11 +155,17 @@ class _Run:
         return len(marked)
 
     async def _sweep_file(self, file: FileId) -> None:
-        looks = 0
+        looks, segments = 0, _FIRST_SEGMENTS
         while True:
+            params = {"file": file, "segments": segments, "limit": _SWEPT_AT_ONCE}
             async with self._database.transaction(BY_INDEX) as conn:
-                swept = await rows.fetch_one(conn, COLLECTOR.sweep_segment, {"file": file}, row=_Swept)
+                swept = await rows.fetch_one(conn, COLLECTOR.sweep_segments, params, row=_Swept)
             assert swept is not None, "the function returns one row"
+            # Many segments with little garbage each are one look through the file, not one for each.
+            if swept.swept < _SWEPT_AT_ONCE:
+                segments = min(segments * 2, _MOST_SEGMENTS)
+            else:
+                segments = max(segments // 2, 1)
             self._report.swept += swept.swept
             if swept.finished:
                 return

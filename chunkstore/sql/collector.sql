@@ -17,82 +17,33 @@ RETURNING version;
 
 -- name: candidates
 -- The files that hold a version which their retention does not keep. A hint: the decision looks again.
-SELECT DISTINCT v.file
-FROM versions v
-JOIN files f ON f.file = v.file
+SELECT f.file
+FROM files f
 JOIN collections c ON c.collection = f.collection
-WHERE v.state = 'committed'
-  AND v.version < f.last_version
-  AND NOT v.pinned
-  AND v.version NOT IN (f.latest, f.target)
+WHERE f.last_version > c.keep_last
   AND (%(collection)s::integer IS NULL OR f.collection = %(collection)s)
-  AND (c.keep_for IS NULL OR v.committed_at < clock_timestamp() - c.keep_for)
-  AND NOT EXISTS (
-      SELECT FROM active_versions a
-      WHERE a.file = v.file
-        AND a.version = v.version
-  )
-  AND (
-      SELECT count(*)
-      FROM versions newer
-      WHERE newer.file = v.file
-        AND newer.state = 'committed'
-        AND newer.version > v.version
-  ) >= c.keep_last
-ORDER BY v.file;
+  AND EXISTS (SELECT FROM due_versions(f.file))
+ORDER BY f.file;
 
 -- name: decide
 -- Marks the versions of a file that nothing keeps as collected, under the file's lock (rule 19).
--- Active, target, latest, pinned and open versions are never decided on.
-UPDATE versions v
+UPDATE versions
 SET state = 'collected'
-FROM files f
-JOIN collections c ON c.collection = f.collection
-WHERE f.file = %(file)s
-  AND v.file = f.file
-  AND v.state = 'committed'
-  AND NOT v.pinned
-  AND v.version NOT IN (f.latest, f.target)
-  AND (c.keep_for IS NULL OR v.committed_at < clock_timestamp() - c.keep_for)
-  AND NOT EXISTS (
-      SELECT FROM active_versions a
-      WHERE a.file = v.file
-        AND a.version = v.version
-  )
-  AND (
-      SELECT count(*)
-      FROM versions newer
-      WHERE newer.file = v.file
-        AND newer.state = 'committed'
-        AND newer.version > v.version
-  ) >= c.keep_last
-RETURNING v.version;
+WHERE file = %(file)s
+  AND version IN (SELECT due_versions(%(file)s))
+RETURNING version;
 
 -- name: preview
 -- What a decision would collect now, and why.
 SELECT c.name AS collection, f.key, v.version, v.chunks, v.committed_at,
        format('older than the last %%s versions', c.keep_last)
            || coalesce(format(' and than %%s', c.keep_for), '') AS reason
-FROM versions v
-JOIN files f ON f.file = v.file
+FROM files f
 JOIN collections c ON c.collection = f.collection
-WHERE v.state = 'committed'
-  AND NOT v.pinned
-  AND v.version NOT IN (f.latest, f.target)
+CROSS JOIN LATERAL due_versions(f.file) AS due (version)
+JOIN versions v ON v.file = f.file AND v.version = due.version
+WHERE f.last_version > c.keep_last
   AND (%(collection)s::integer IS NULL OR f.collection = %(collection)s)
-  AND (c.keep_for IS NULL OR v.committed_at < clock_timestamp() - c.keep_for)
-  AND NOT EXISTS (
-      SELECT FROM active_versions a
-      WHERE a.file = v.file
-        AND a.version = v.version
-  )
-  AND (
-      SELECT count(*)
-      FROM versions newer
-      WHERE newer.file = v.file
-        AND newer.state = 'committed'
-        AND newer.version > v.version
-  ) >= c.keep_last
 UNION ALL
 SELECT c.name, f.key, v.version, v.chunks, v.committed_at, 'open past its deadline: its writer is gone'
 FROM versions v
@@ -119,7 +70,7 @@ WHERE v.state IN ('abandoned', 'collected')
 ORDER BY v.file
 LIMIT 1000;
 
--- name: sweep_segment
--- Sweeps one garbage segment of a file.
+-- name: sweep_segments
+-- Sweeps some garbage segments of a file.
 SELECT swept, skipped, finished
-FROM sweep_segment(%(file)s);
+FROM sweep_segments(%(file)s, %(segments)s, %(limit)s);

@@ -27,6 +27,7 @@ async def four_versions(world: World) -> None:
         await world.activate("doc")
 
 
+SWEEP = "SELECT sweep_segments(%(file)s, 1, 1000)"
 SWEEP_LOCKS_FILE = "PERFORM FROM files WHERE file = _file FOR NO KEY UPDATE;"
 
 
@@ -38,7 +39,7 @@ async def a_sweep_meets_an_append_that_reuses_its_chunk(world: World) -> None:
     file = await world.file_of("doc")
     writer, sweeper = await world.begun(), await world.begun()
     await _append_streamed(world, writer, file, "one")
-    sweeping = await world.races(sweeper.value("SELECT sweep_segment(%(file)s)", file=file), against=writer)
+    sweeping = await world.races(sweeper.value(SWEEP, file=file), against=writer)
     if sweeping.done():
         await sweeper.commit()
     await writer.commit()
@@ -69,12 +70,12 @@ async def test_rule_19_a_sweep_keeps_a_chunk_that_came_back_meanwhile(world: Wor
 
 
 async def test_without_rule_19_a_version_loses_a_chunk(world: World) -> None:
-    await world.without("sweep_segment", SWEEP_LOCKS_FILE)
+    await world.without("sweep_segments", SWEEP_LOCKS_FILE)
     await a_sweep_meets_an_append_that_reuses_its_chunk(world)
     assert "a manifest names a chunk that is gone" in await world.damage()
 
 
-REACHABLE = "SELECT unnest(_garbage.chunks) EXCEPT SELECT unnest(named_by(_file, _live, _garbage.chunks))"
+REACHABLE = "SELECT unnest(_named) EXCEPT SELECT unnest(named_by(_file, _live, _named))"
 
 
 async def a_chunk_is_in_a_kept_version_too(world: World) -> None:
@@ -92,7 +93,7 @@ async def test_rule_19_a_sweep_asks_which_chunks_are_still_reachable(world: Worl
 
 
 async def test_without_rule_19_a_kept_version_loses_what_it_shares(world: World) -> None:
-    await world.without("sweep_segment", REACHABLE, "SELECT unnest(_garbage.chunks)")
+    await world.without("sweep_segments", REACHABLE, "SELECT unnest(_named)")
     await a_chunk_is_in_a_kept_version_too(world)
     assert "a manifest names a chunk that is gone" in await world.damage()
 
@@ -114,7 +115,7 @@ async def test_rule_19_a_decision_that_waited_for_a_pin_leaves_the_version(world
 
 
 async def test_without_rule_19_a_pinned_version_is_collected(world: World) -> None:
-    world.without_sql(COLLECTOR, "decide", "AND NOT v.pinned")
+    await world.without("due_versions", "AND NOT v.pinned")
     assert await a_decision_meets_a_pin(world) == ["collected", *["committed"] * 3]
 
 
@@ -122,10 +123,10 @@ NEVER = {
     "pinned": "AND NOT v.pinned",
     "target": "AND v.version NOT IN (f.latest, f.target)",
     "active": """AND NOT EXISTS (
-      SELECT FROM active_versions a
-      WHERE a.file = v.file
-        AND a.version = v.version
-  )""",
+          SELECT FROM active_versions a
+          WHERE a.file = v.file
+            AND a.version = v.version
+      )""",
 }
 
 
@@ -153,8 +154,7 @@ async def test_rule_19_what_is_pinned_target_or_active_is_never_decided_on(world
 
 @pytest.mark.parametrize("kept", NEVER)
 async def test_without_rule_19_what_is_needed_is_collected(world: World, kept: str) -> None:
-    world.without_sql(COLLECTOR, "decide", NEVER[kept])
-    world.without_sql(COLLECTOR, "candidates", NEVER[kept])
+    await world.without("due_versions", NEVER[kept])
     assert (await version_1_is_due_but(world, kept))[0] == "collected"
 
 

@@ -105,7 +105,7 @@ DOORS = {
     "activate": "SELECT activate(1, 0, 1, '{}')",
     "stage_target": "SELECT stage_target(1, 0, 1, 1, 1, 1)",
     "remove_superseded": "SELECT remove_superseded(1, 1, '{}')",
-    "sweep_segment": "SELECT sweep_segment(1)",
+    "sweep_segments": "SELECT sweep_segments(1, 1, 1)",
     "erase_file": "SELECT erase_file(1, 'doc')",
 }
 
@@ -241,7 +241,7 @@ async def a_sweep_meets_a_consumer(world: World) -> list[str]:
     await world.value("UPDATE versions SET state = 'collected' WHERE version = 1 RETURNING 1")
     consumer, collector = await world.begun(), await world.session()
     await world.complete(consumer, lease, [chunk])
-    sweep = "SELECT sweep_segment(%(file)s)"
+    sweep = "SELECT sweep_segments(%(file)s, 1, 1000)"
     sweeping = await world.races(collector.value(sweep, file=await world.file_of("doc")), against=consumer)
     await consumer.commit()
     await sweeping
@@ -257,7 +257,7 @@ async def test_rule_03_a_sweep_passes_over_a_chunk_that_is_being_embedded_and_co
 
 
 async def test_without_rule_03_a_sweep_leaves_an_embedding_behind(world: World) -> None:
-    await world.without("sweep_segment", "FOR UPDATE SKIP LOCKED")
+    await world.without("sweep_segments", "FOR UPDATE SKIP LOCKED")
     assert await a_sweep_meets_a_consumer(world) == ["two"]
     assert "an embedding without its chunk" in await world.damage()
 
