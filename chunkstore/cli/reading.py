@@ -9,6 +9,7 @@ from chunkstore.cli.options import HERE, CollectionName, Device, Json, Where
 from chunkstore.cli.output import age, print_json, print_line, print_table, say, size
 
 if TYPE_CHECKING:
+    from chunkstore.model import Hits
     from chunkstore.status import ModelStatus, Status
 
 
@@ -35,26 +36,39 @@ async def search(
         chunkstore search "how do leases expire?"
         chunkstore search "retry policy" -k 3 --collection code --json
     """
+    from anyio import create_task_group
+
     from chunkstore.cli.citing import show_hit
-    from chunkstore.cli.models import load, spec_for
+    from chunkstore.cli.models import import_early
     from chunkstore.inputs import checked_k, checked_key
 
     checked_k(k)
     checked_key(text, "text", 65_536)
+    async with create_task_group() as tasks:
+        tasks.start_soon(import_early)
+        hits = await _found(where, collection, text, k, model, device)
+        if json:
+            from chunkstore.cli.shapes import SearchResult
+
+            print_json(SearchResult(query=text, collection=collection, exact=hits.exact, hits=list(hits)))
+            return
+        if not hits:
+            say("nothing is active in this collection yet: chunkstore status says what it waits for")
+        for rank, hit in enumerate(hits, 1):
+            show_hit(rank, hit, full=full)
+
+
+async def _found(
+    where: Where, collection: str, text: str, k: int, model: str | None, device: str | None
+) -> "Hits":
+    """What the search finds; the query is embedded on the processor unless a device is asked for."""
+    from chunkstore.cli.models import load, spec_for
+
     async with where.store() as store:
         spec = model or spec_for((await store.collection(collection)).model_names[0])
         opened = await load(spec, device or "cpu")  # an accelerator's library takes seconds to start
         searched = await store.collection(collection, opened)
-        hits = await searched.search(text, k, model=opened.name)
-    if json:
-        from chunkstore.cli.shapes import SearchResult
-
-        print_json(SearchResult(query=text, collection=collection, exact=hits.exact, hits=list(hits)))
-        return
-    if not hits:
-        say("nothing is active in this collection yet: chunkstore status says what it waits for")
-    for rank, hit in enumerate(hits, 1):
-        show_hit(rank, hit, full=full)
+        return await searched.search(text, k, model=opened.name)
 
 
 @command(group=SEARCH, sort_key=2)
