@@ -32,6 +32,8 @@ class Owed(msgspec.Struct, frozen=True):
     text: str
     source: ChunkId | None
     """A chunk of the collection with the same text that has its embedding."""
+    has_twin: bool = False
+    """Some other chunk of the store has the same text."""
 
 
 class _Copied(msgspec.Struct, frozen=True):
@@ -64,8 +66,9 @@ def _owed(
     content: str,
     headings: list[Any] | None,
     source: ChunkId | None,
+    has_twin: bool,
 ) -> Owed:
-    return Owed(chunk, collection, text_hash, model_text(content, headings), source)
+    return Owed(chunk, collection, text_hash, model_text(content, headings), source, has_twin)
 
 
 async def copies(
@@ -80,6 +83,27 @@ async def copies(
     params = {"sources": Bigints(list(texts)), "model": model}
     found = await rows.fetch_all(conn, EMBEDDINGS.copies, params, row=_Copied)
     return {texts[row.chunk_id]: row.vector for row in found}
+
+
+async def in_hand(
+    conn: AsyncConnection[Any], lease: Lease, model: ModelId, wanted: Sequence[Owed]
+) -> set[tuple[CollectionId, bytes]]:
+    """The texts, by collection, that another lease has in hand: their vectors can be copied when it is done.
+
+    So equal texts that come at once are embedded once, whoever embeds them.
+    """
+    shared = {chunk.text_hash for chunk in wanted if chunk.has_twin}
+    if not shared:
+        return set()
+    await conn.execute(EMBEDDINGS.decide_in_turn, {"group": lease.group})
+    params = lease.key | {"model": model, "text_hashes": list(shared)}
+    found = await rows.fetch_all(conn, EMBEDDINGS.in_hand, params, row=_InHand)
+    return {(row.collection, row.text_hash) for row in found}
+
+
+class _InHand(msgspec.Struct, frozen=True):
+    collection: CollectionId
+    text_hash: bytes
 
 
 async def complete(

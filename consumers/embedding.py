@@ -37,6 +37,8 @@ from consumers.loop import Handler, Loop, NotNow
 
 MAX_ATTEMPTS = 3
 _RETRY_SECONDS = 0.2
+_TWIN_SECONDS = 0.2
+"""After which a range looks again whether the vector of an equal text has come."""
 _ERROR_CHARACTERS = 2000
 
 Text = tuple[CollectionId, bytes]
@@ -67,6 +69,8 @@ class Work(msgspec.Struct, frozen=True):
     owed: list[Owed]
     copied: dict[Text, list[float]]
     texts: dict[Text, str]
+    waits: bool = False
+    """Other chunks of the range wait for a vector that somebody else makes of the same text."""
 
 
 class Result(msgspec.Struct, frozen=True):
@@ -169,8 +173,14 @@ class _Embedding:
             await self._store_vectors(conn, lease, [], np.empty((0, self._known.dimensions), np.float32))
             return None
         copied = await embeddings.copies(conn, owed, self._known.model)
-        texts = {_text(chunk): chunk.text for chunk in owed if _text(chunk) not in copied}
-        return Work(owed, copied, texts)
+        lacking = [chunk for chunk in owed if _text(chunk) not in copied]
+        elsewhere = await embeddings.in_hand(conn, lease, self._known.model, lacking)
+        here = [chunk for chunk in owed if _text(chunk) not in elsewhere]
+        if not here:
+            await leases.release(conn, lease, delay=_TWIN_SECONDS)
+            return None
+        texts = {_text(chunk): chunk.text for chunk in lacking if _text(chunk) not in elsewhere}
+        return Work(here, copied, texts, waits=len(here) < len(owed))
 
     def work(self, work: Work, turn: AbstractContextManager[None]) -> Result:
         vectors = {text: np.asarray(vector, np.float32) for text, vector in work.copied.items()}
@@ -212,7 +222,9 @@ class _Embedding:
         vectors = np.stack(rows) if rows else np.empty((0, self._known.dimensions), np.float32)
         ids = [chunk.chunk_id for chunk in good]
         if not result.errors:
-            await self._store_vectors(conn, lease, ids, vectors)
+            await self._store_vectors(conn, lease, ids, vectors, finished=not work.waits)
+            if work.waits:
+                await leases.release(conn, lease, delay=_TWIN_SECONDS)
         elif not lease.is_single:
             await self._store_vectors(conn, lease, ids, vectors, finished=False)
             await leases.halve(conn, lease)

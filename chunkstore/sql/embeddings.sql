@@ -80,10 +80,59 @@ SELECT o.chunk_id, o.collection, c.text_hash, c.content,
              AND twin.chunk_id <> c.chunk_id
              AND (SELECT f.collection FROM files f WHERE f.file = twin.file) = o.collection
            LIMIT 1
-       ) AS source
+       ) AS source,
+       EXISTS (
+           SELECT FROM chunks other
+           WHERE other.text_hash = c.text_hash
+             AND other.chunk_id <> c.chunk_id
+       ) AS has_twin
 FROM owed o
 JOIN chunks c ON c.chunk_id = o.chunk_id
 ORDER BY o.chunk_id;
+
+-- name: decide_in_turn
+-- Lets those who decide about texts that several chunks have decide one after the other: each then sees, in its
+-- next statement, what the others have taken in hand (rule 1).
+SELECT pg_advisory_xact_lock(hashtextextended(current_schema() || %(group)s, 0));
+
+-- name: in_hand
+-- Those of these texts, by collection, that need not be embedded here: a chunk of the same text is in a range
+-- that another lease holds, or has got its embedding since the range was read.
+WITH held AS MATERIALIZED (
+    SELECT DISTINCT c.chunk_id
+    FROM leases l
+    JOIN events e ON e.partition = l.partition
+                 AND e.last_offset >= l.lo
+                 AND e.last_offset < l.hi + 1024
+                 AND e.last_offset - e.n + 1 < l.hi
+                 AND e.type = 'chunks_appended'
+    CROSS JOIN LATERAL (
+        SELECT coalesce(e.chunks[i], e.first_chunk + i - 1) AS chunk_id
+        FROM generate_series(
+            greatest(1, l.lo - (e.last_offset - e.n)),
+            least(e.n, l.hi - 1 - (e.last_offset - e.n))
+        ) AS i
+    ) AS c
+    WHERE l.consumer_group = %(group)s
+      AND l.owner IS NOT NULL
+      AND l.expires > clock_timestamp()
+      AND (l.partition, l.lo) <> (%(partition)s, %(lo)s)
+      AND NOT EXISTS (
+          SELECT FROM done d
+          WHERE (d.consumer_group, d.partition, d.lo) = (l.consumer_group, l.partition, l.lo)
+      )
+)
+SELECT f.collection, c.text_hash
+FROM held h
+JOIN chunks c USING (chunk_id)
+JOIN files f ON f.file = c.file
+WHERE c.text_hash = ANY (%(text_hashes)s::bytea[])
+UNION
+SELECT f.collection, c.text_hash
+FROM chunks c
+JOIN embeddings e ON e.chunk_id = c.chunk_id AND e.model = %(model)s
+JOIN files f ON f.file = c.file
+WHERE c.text_hash = ANY (%(text_hashes)s::bytea[]);
 
 -- name: copies
 -- Vectors of the model that are to be copied; one that was collected or erased since the read is missing.
