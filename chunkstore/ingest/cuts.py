@@ -35,10 +35,10 @@ _LINE_END = re.compile(r"\n(?:[ \t\r]*+\n)*+")
 _LEADING_BLANK_LINES = re.compile(r"(?:[ \t\r\f\v]*+\n)*+")
 _INDENT = re.compile(r"[ \t]*+")
 _SENTENCE_END = re.compile(r"""[.!?…]["'”’»)\]*_]*+\s++(?![a-z])|[。！？｡؟۔।॥։።။។]["'”’»）」』)\]*_]*+\s*+""")
-_BEFORE_END = re.compile(r"(?:^|[\s(\[“\"'])(\S{1,6})$")
-_UNENDED = re.compile(
-    r"\.*\(?(?:[0-9]{1,3}|[A-Za-z]|Dr|Mr|Mrs|Ms|Prof|St|No|Nr|Fig|Sec|Ch|Eq|Vol|vs|cf|e\.g|i\.e|ca|approx|z\.B|d\.h)\."
-)
+_LAST_WORD = re.compile(r"(?:(?P<line>\A|\n)[ \t]*|[\s(\[“\"'])(?P<word>\S{1,7})\.$")
+_ABBREVIATED = re.compile(r"[A-Z]|Dr|Mrs?|Ms|Prof|St|vs|cf|[Ee]\.g|[Ii]\.e|z\.B|d\.h|approx|[Cc]a")
+_NUMBERED = re.compile(r"[Nn]o|Nr|[Ff]igs?|[Ss]ec|[Cc]h|[Ee]q|[Vv]ol|pp?|Art")
+_LIST_NUMBER = re.compile(r"\(?(?:[0-9]{1,3}|[A-Za-z]|#)")
 _LIST_MARK = r"([ \t]*+)(?:[-*+•–]|[0-9]{1,3}[.)]|\(?[a-z][.)]|#\.)[ \t]"
 _FIRST_ITEM = re.compile(_LIST_MARK)
 _LIST_ITEM = re.compile(rf"\n{_LIST_MARK}")
@@ -94,7 +94,7 @@ def _paragraph_cuts(text: str, start: int, end: int, *, inner: bool) -> list[Cut
     cuts: dict[int, Strength] = {}
     for found in _SENTENCE_END.finditer(text, start, end):
         at = found.end()
-        if at < end and (text[found.start()] != "." or _is_full_stop(text, start, found.start())):
+        if at < end and (text[found.start()] != "." or _is_full_stop(text, start, found)):
             cuts[at] = Strength.INNER_SENTENCE if inner or at > first else Strength.SENTENCE
     outermost = min((indent for _, indent in items), default=0)
     for at, indent in items:
@@ -111,10 +111,16 @@ def _items(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
         yield found.start() + 1, len(found[1].expandtabs())
 
 
-def _is_full_stop(text: str, start: int, at: int) -> bool:
+def _is_full_stop(text: str, start: int, stop: re.Match[str]) -> bool:
     """False after an abbreviation, an initial, or the number of a list item."""
-    word = _BEFORE_END.search(text[max(start, at - 7) : at + 1])
-    return word is None or not _UNENDED.fullmatch(word[1])
+    at = stop.start() + 1
+    last = _LAST_WORD.search(text[max(start, at - 10) : at])
+    if last is None:
+        return True
+    word, starts_line = last["word"], last["line"] is not None and (last["line"] or at - start <= 10)
+    if _ABBREVIATED.fullmatch(word) or (starts_line and _LIST_NUMBER.fullmatch(word)):
+        return False
+    return not (_NUMBERED.fullmatch(word) and text[stop.end() : stop.end() + 1].isdecimal())
 
 
 def _rows(text: str, start: int, end: int) -> list[Cut]:

@@ -105,14 +105,18 @@ def _bounded(text: str, span: _Span, limit: int, measure: Measure) -> Iterator[P
 
 
 def _lines(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
-    """The lines that are not blank, those beyond the limit in parts of equal length."""
+    """The lines that are not blank, those beyond the limit in parts, between words where there are such."""
     while start < end:
         newline = text.find("\n", start, end)
         stop = end if newline < 0 else newline
-        for first in range(start, stop, _LINE_LIMIT):
-            last = first + len(text[first : min(first + _LINE_LIMIT, stop)].rstrip())
-            if first < last:
-                yield first, last
+        while start < stop:
+            most = min(start + _LINE_LIMIT, stop)
+            space = text.rfind(" ", start + _LINE_LIMIT // 2, most) if most < stop else -1
+            part = most if space < 0 else space + 1
+            last = start + len(text[start:part].rstrip())
+            if start < last:
+                yield start, last
+            start = part
         start = stop + 1
 
 

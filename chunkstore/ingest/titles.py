@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from chunkstore.ingest.sections import Heading, Section, sections_of
 
 _LINE = re.compile(r"\n(?P<mark>[=\-~^*+#\"'`.:_])(?P=mark){2,}+[ \t\r]*+(?=\n|\Z)")
+_MARKED = re.compile(r":[\w:+.-]+:`([^`]*)`|``([^`]*)``")
+"""Markup inside a title of reStructuredText, which says nothing to a model."""
 _COLUMNS = re.compile(r"\S(?:[ ]{3,}|\t)\S")
 
 
@@ -26,7 +28,7 @@ def _headings(text: str) -> Iterator[Heading]:
         if over.strip(line["mark"]):
             continue
         level = levels.setdefault((line["mark"], bool(over)), len(levels) + 1)
-        yield Heading(above if over else start, line.end(), level, title)
+        yield Heading(above if over else start, line.end(), level, _MARKED.sub(r"\1\2", title))
 
 
 def _is_title(title: str, line: re.Match[str]) -> bool:
