@@ -63,7 +63,10 @@ def test_a_format_of_an_installed_package_is_read_in_every_process(tmp_path: Pat
     installed.mkdir()
     (installed / "METADATA").write_text("Metadata-Version: 2.1\nName: subtitles\nVersion: 1.0\n")
     (installed / "entry_points.txt").write_text(
-        block("toml").replace('[project.entry-points."', "[").replace('"]', "]").replace('"', "")
+        block("toml")
+        .partition("[project.entry-points.")[2]
+        .replace('"chunkstore', "[chunkstore")
+        .replace('"', "")
     )
     film = tmp_path / "film.srt"
     film.write_text("1\n00:00:01,000 --> 00:00:02,500\nGood evening.\n")
