@@ -338,6 +338,11 @@ DAMAGE = {
         {"erased_files"},
         {"file": "erased", "table_name": "idempotency_keys", "rows": 1},
     ),
+    "an erased file's stamp": Damage(
+        "INSERT INTO sources VALUES ({erased}, 1, 3, NULL, '\\x00', 'text/1', 'chunker 1')",
+        {"erased_files"},
+        {"file": "erased", "table_name": "sources", "rows": 1},
+    ),
     "an erased file's content": Damage(
         "INSERT INTO chunks VALUES (999999, {erased}, '\\x00', '\\x00', 'secret', '{{}}')",
         {"erased_files", "orphan_chunks"},
@@ -357,6 +362,11 @@ DAMAGE = {
         "ALTER TABLE chunks ALTER COLUMN content SET STATISTICS 10; ANALYZE chunks",
         {"no_samples"},
         {"table_name": "chunks", "column_name": "content", "samples": True},
+    ),
+    "samples of file hashes in the statistics": Damage(
+        "ALTER TABLE sources ALTER COLUMN hash SET STATISTICS 10",
+        {"no_samples"},
+        {"table_name": "sources", "column_name": "hash", "samples": False},
     ),
     "a table of vectors that an erasure would not find": Damage(
         "CREATE TABLE forgotten (embedding halfvec(3))",

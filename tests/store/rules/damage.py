@@ -57,5 +57,6 @@ STATEMENTS = {
                OR EXISTS (SELECT FROM versions v WHERE v.file = f.file)
                OR EXISTS (SELECT FROM segments s WHERE s.file = f.file)
                OR EXISTS (SELECT FROM idempotency_keys i WHERE i.file = f.file)
+               OR EXISTS (SELECT FROM sources o WHERE o.file = f.file)
                OR EXISTS (SELECT FROM active_versions a WHERE a.file = f.file))""",
 }

@@ -12,6 +12,8 @@ from chunkstore import log, versions
 from chunkstore.database import Database
 from chunkstore.errors import IsolationRefused, StaleVersion
 from chunkstore.events import ModelAdded
+from chunkstore.ingest import stamps
+from chunkstore.ingest.stamps import Stamp
 from chunkstore.model import ChunkId, FileId, ModelId
 from tests.store.rules.fix_interleave import Session, World
 
@@ -262,9 +264,14 @@ async def test_without_rule_03_a_sweep_leaves_an_embedding_behind(world: World) 
     assert "an embedding without its chunk" in await world.damage()
 
 
-@pytest.mark.parametrize("table", ["segments", "versions", "idempotency_keys", "active_versions"])
+TABLES_OF_A_FILE = ["segments", "versions", "idempotency_keys", "active_versions", "sources"]
+STAMP = Stamp(key="doc", version=1, size=3, mtime_ns=1, hash=b"h", parser="text/1", chunker="c")
+
+
+@pytest.mark.parametrize("table", TABLES_OF_A_FILE)
 async def test_rule_03_an_erasure_leaves_no_row_of_the_file(world: World, table: str) -> None:
     await world.append("doc", "one", idempotency_key="first", metadata={"title": "T"})
+    await stamps.save(world.collection, [STAMP])
     await world.drain()
     await world.activate("doc")
     assert await world.value(f"SELECT count(*) FROM {table}") == 1
@@ -272,10 +279,11 @@ async def test_rule_03_an_erasure_leaves_no_row_of_the_file(world: World, table:
     assert await world.value(f"SELECT count(*) FROM {table}") == 0
 
 
-@pytest.mark.parametrize("table", ["segments", "versions", "idempotency_keys", "active_versions"])
+@pytest.mark.parametrize("table", TABLES_OF_A_FILE)
 async def test_without_rule_03_an_erasure_leaves_rows_that_tell_of_the_file(world: World, table: str) -> None:
     await world.without("erase_file", f"DELETE FROM {table} WHERE file = _file;")
     await world.append("doc", "one", idempotency_key="first", metadata={"title": "T"})
+    await stamps.save(world.collection, [STAMP])
     await world.drain()
     await world.activate("doc")
     await world.collection.erase("doc")
