@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-import openvino as ov
 from numpy.typing import NDArray
-from openvino import opset13
 from safetensors.numpy import load_file
 
 from chunkstore.errors import UnknownModel
 from chunkstore.models.folder import Encoder
+from chunkstore.models.quiet_openvino import Model, opset13
 
 Node = Any
 """A node or one of its outputs: OpenVINO's operations take either."""
@@ -27,7 +26,7 @@ _WORDS: Final = "embeddings.word_embeddings.weight"
 _MASKED: Final = -1e9
 
 
-def bert_graph(encoder: Encoder, weights: Path) -> ov.Model:
+def bert_graph(encoder: Encoder, weights: Path) -> Model:
     """The graph that turns `(n, length) int32` tokens and `(n,) int32` lengths into `(n, hidden) float32`.
 
     What stands in a row of tokens after its length does not count. Raises UnknownModel where the file's
@@ -44,7 +43,7 @@ def bert_graph(encoder: Encoder, weights: Path) -> ov.Model:
         vectors = graph.layer(f"encoder.layer.{layer}", vectors, bias)
     pooled = _mean(vectors, real) if encoder.pooling == "mean" else op.gather(vectors, _int(0), _int(1))
     unit = op.normalize_l2(pooled, _ints(1), 1e-24, "max")
-    make: Any = ov.Model  # its stub names another class of the same name
+    make: Any = Model  # its stub names another class of the same name
     return make([op.result(unit)], [tokens, lengths], "encoder")
 
 

@@ -20,7 +20,7 @@ from chunkstore.models.protocol import Distance
 from chunkstore.models.tokens import Tokens, batches, read_tokenizer
 
 if TYPE_CHECKING:
-    from openvino import CompiledModel, InferRequest
+    from chunkstore.models.quiet_openvino import CompiledModel, InferRequest
 
 Precision = Literal["bf16", "f32"]
 
@@ -108,9 +108,8 @@ class EncoderModel:
 
 def _compiled(folder: Folder, threads: int, precision: Precision | None) -> "tuple[CompiledModel, Precision]":
     """The model compiled, each thread a stream of its own; and the precision it was compiled for."""
-    from openvino import Core, Type
-
     from chunkstore.models.bert_graph import bert_graph
+    from chunkstore.models.quiet_openvino import Core, Type
 
     assert folder.encoder is not None
     graph = bert_graph(folder.encoder, folder.path / "model.safetensors")

@@ -1,6 +1,7 @@
 """Encoders without torch give the vectors of sentence-transformers, and count what they would cut."""
 
 import json
+import os
 import random
 import subprocess
 import sys
@@ -150,6 +151,21 @@ def test_neither_opening_nor_embedding_imports_torch() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
     )
     assert done.stdout.strip() == "set()"
+
+
+def test_nobody_is_told_over_the_network_that_a_model_was_opened(tmp_path: Path) -> None:
+    """OpenVINO's conversion tools report that they are imported, and leave a number at home."""
+    code = (
+        "import sys; from chunkstore.models import open_model;"
+        "open_model('minilm', device='cpu').embed(['a']);"
+        "print([name for name in sys.modules if 'telemetry' in name or 'ovc' in name])"
+    )
+    home = {"HOME": str(tmp_path), "PATH": os.environ["PATH"], "PYTHONPATH": str(Path(__file__).parents[3])}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True, env=home
+    )
+    assert done.stdout.strip() == "[]"
+    assert list(tmp_path.iterdir()) == []
 
 
 # --- folders that are none ----------------------------------------------------------------------
