@@ -1,4 +1,4 @@
-"""The process that reads files starts with next to nothing: there is one a core, and one for a single file."""
+"""The process that reads files starts with next to nothing: a single file pays for one."""
 
 import subprocess
 import sys
