@@ -19,7 +19,12 @@ API = {
         "chunkstore/catalog.py:CollectionRow",
         "chunkstore/embeddings.py:DeadLetter",
     ],
-    "Models": ["chunkstore/models/protocol.py", "chunkstore/models/specs.py:open_model,describe"],
+    "Models": [
+        "chunkstore/models/protocol.py",
+        "chunkstore/models/specs.py:open_model,describe",
+        "chunkstore/models/endpoint/model.py:EndpointModel",
+        "chunkstore/models/endpoint/options.py:Options",
+    ],
     "Consumers": ["consumers/embedding.py:EmbeddingConsumer,ConsumeReport"],
     "Projections": [
         "projections/projector.py:Projector,ProjectReport",

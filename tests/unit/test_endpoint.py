@@ -133,6 +133,17 @@ def test_one_bad_text_does_not_make_later_requests_small(endpoint: Endpoint) -> 
     assert len(endpoint.requests) == 1
 
 
+@pytest.mark.parametrize("status", [500, 501])
+def test_a_bad_moment_does_not_make_later_requests_small(endpoint: Endpoint, status: int) -> None:
+    model = model_of(endpoint)
+    endpoint.then(good, *[failing(status)] * sending._SUSPICIOUS_TRIES)
+    model.embed(["first"])
+    model.embed(numbered(64))
+    endpoint.requests.clear()
+    model.embed(numbered(64))
+    assert len(endpoint.requests) == 1
+
+
 def test_among_256_texts_the_bad_one_is_found_in_few_requests(endpoint: Endpoint) -> None:
     endpoint.always = when("poison", failing(400, "no poison"))
     texts = numbered(256)

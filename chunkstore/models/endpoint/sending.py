@@ -85,14 +85,14 @@ class Sender:
         except Passing as error:
             if not error.suspicious or stop.is_set():
                 raise ModelUnavailable(str(error)) from error
-            reason, times = str(error), 2
+            reason, times, lasting = str(error), 2, error.unusable
         except Rejected as error:
-            reason, times = str(error), 1
+            reason, times, lasting = str(error), 1, True
         # Out here, so that an error of the proof does not carry the other along: its reason may hold a text.
         self._prove(stop, times=times)
         if len(texts) == 1:
             return Answer({}, {texts[0].position: reason}, None)
-        return self._halved(texts, stop, patience)
+        return self._halved(texts, stop, patience, lasting=lasting)
 
     def learn_dimensions(self) -> int:
         """The length of the service's vectors, found by asking. Raises ModelUnavailable, ModelRefused."""
@@ -100,12 +100,13 @@ class Sender:
             self.dimensions = len(self._prove(Event(), times=1).vectors[0])
         return self.dimensions
 
-    def _halved(self, texts: list[Text], stop: Event, patience: float) -> Answer:
+    def _halved(self, texts: list[Text], stop: Event, patience: float, *, lasting: bool) -> Answer:
+        """The answers to both halves; `lasting`: what became of the whole would be so another time."""
         middle = (len(texts) + 1) // 2
         first = self.answer(texts[:middle], stop, patience)
         second = self.answer(texts[middle:], stop, patience)
         errors = first.errors | second.errors
-        if not errors:  # then there were too many texts in one request
+        if lasting and not errors:  # then there were too many texts in one request
             self.most_inputs = min(self.most_inputs, middle)
         return Answer(first.vectors | second.vectors, errors, None)
 
