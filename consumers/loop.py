@@ -34,6 +34,8 @@ R = TypeVar("R")
 _RELEASE_SECONDS = 5
 _RANGES_AHEAD = 2
 """Ranges that are read and not yet through the model: the one in it, and the next."""
+_SETTLING = 2
+"""Ranges that are stored at once: one is written while another's commit waits for the disk."""
 
 
 class NotNow(Exception):
@@ -112,7 +114,9 @@ class Loop:
                         stages.start_soon(self._work, read.clone(), to_settle.clone(), stop)
                     read.close()
                     to_settle.close()
-                    stages.start_soon(self._settle, worked, stop)
+                    for _ in range(_SETTLING):
+                        stages.start_soon(self._settle, worked.clone(), stop)
+                    worked.close()
                 renewing.cancel_scope.cancel()
         finally:
             self._ended = True
