@@ -1,10 +1,8 @@
 """The first ingest of 10,000 chunks, from append to searchable, with a null model and no index yet."""
 
-import anyio.to_thread
-
 from benchmarks import material
-from benchmarks.harness import Result, Setup, Stopwatch, Target, against
-from benchmarks.langchain_index import VARIABLE, Api
+from benchmarks.harness import Result, Setup, Stopwatch
+from benchmarks.indexing import compared
 from benchmarks.peers import IndexingApi
 from benchmarks.pipeline import running, without_indexes
 
@@ -37,26 +35,4 @@ async def main(setup: Setup) -> list[Result]:
                 return watch.seconds
 
             work = f"first ingest of {count:,} chunks, append to active, null model, no index"
-            results = [
-                await against(
-                    work,
-                    ours,
-                    by_hand,
-                    name="record table and vector table by hand",
-                    rounds=setup.rounds(5),
-                    per=count,
-                )
-            ]
-        if not Api.is_there():
-            return [*results, Result(work=work, note=f"an indexing API: not run, {VARIABLE} is not set")]
-        with Api(setup.dsn, count) as api:
-
-            async def peer(_: int) -> float:
-                return await anyio.to_thread.run_sync(api.seconds, "first")
-
-            target = Target("≥", 15)
-            name = "LangChain's index() with its record manager and PGVector"
-            line = await against(
-                work, ours, peer, name=name, rounds=setup.rounds(3), target=target, per=count
-            )
-            return [*results, line]
+            return await compared(setup, work, ours, by_hand, step="first", rounds=5, least=15, count=count)

@@ -2,11 +2,9 @@
 
 import random
 
-import anyio.to_thread
-
 from benchmarks import material
-from benchmarks.harness import Result, Setup, Stopwatch, Target, against
-from benchmarks.langchain_index import VARIABLE, Api
+from benchmarks.harness import Result, Setup, Stopwatch
+from benchmarks.indexing import compared
 from benchmarks.peers import IndexingApi
 from benchmarks.pipeline import drain, running
 
@@ -43,29 +41,7 @@ async def main(setup: Setup) -> list[Result]:
                 return watch.seconds
 
             work = f"re-ingest {count:,} chunks, 1 % changed, append to active"
-            results = [
-                await against(
-                    work,
-                    ours,
-                    by_hand,
-                    name="record table and vector table by hand",
-                    rounds=setup.rounds(9),
-                    per=count,
-                )
-            ]
-        if not Api.is_there():
-            return [*results, Result(work=work, note=f"an indexing API: not run, {VARIABLE} is not set")]
-        with Api(setup.dsn, count) as api:
-
-            async def peer(_: int) -> float:
-                return await anyio.to_thread.run_sync(api.seconds, "again")
-
-            target = Target("≥", 30)
-            name = "LangChain's index() with its record manager and PGVector"
-            line = await against(
-                work, ours, peer, name=name, rounds=setup.rounds(3), target=target, per=count
-            )
-            return [*results, line]
+            return await compared(setup, work, ours, by_hand, step="again", rounds=9, least=30, count=count)
 
 
 def _changed(turn: int, count: int) -> list[int]:
