@@ -11,11 +11,11 @@ import msgspec
 
 from chunkstore.ingest.formats.bidi import Glyph, is_right_to_left, logical
 
-_HYPHEN = re.compile("[\u00ad\ufffe\x02]")
+_HYPHEN = re.compile("[\ufffe\x02]")
 """What PDFium gives for a hyphen at a line's end, having joined the word."""
 _FORMS = re.compile("[\ufb00-\ufb06\ufb1d-\ufdff\ufe70-\ufefc]+")
 """Ligatures and the shapes of Arabic and Hebrew letters, which some fonts name instead of the letters."""
-_NO_TEXT = re.compile("[\x00-\x08\x0b-\x1f\x7f\ufeff\ufffe\uffff]")
+_NO_TEXT = re.compile("[\x00-\x08\x0b-\x1f\x7f\xad\ufeff\ufffe\uffff]")
 
 
 class Line(msgspec.Struct, frozen=True):
@@ -66,7 +66,7 @@ def _in_order(text_page: Any, first: int, raw: str) -> str:
 
 def _cleaned(text: str) -> str:
     text = _FORMS.sub(lambda found: unicodedata.normalize("NFKC", found[0]), text)
-    return _NO_TEXT.sub("", _HYPHEN.sub("", text)).strip()
+    return _NO_TEXT.sub("", text).strip()
 
 
 def _origin(text_page: Any, index: int) -> tuple[float, float]:

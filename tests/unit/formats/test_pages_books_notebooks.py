@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from tests.unit.formats.fix_bad_files import book
 from tests.unit.formats.fix_files import parsed_as, read
 
 BOOK = (
@@ -29,8 +30,14 @@ def test_a_book_of_pandoc_is_read_in_order(name: str) -> None:
     assert places[:-1] == sorted(places[:-1])
 
 
-def test_a_book_has_no_table_of_contents_twice() -> None:
-    assert read("pandoc.epub").text.count("The first river") == 1
+def test_a_book_is_read_without_its_table_of_contents_and_in_the_order_of_its_spine(tmp_path: Path) -> None:
+    pages = {"toc": "<p>First, second</p>", "b": "<h1>Second</h1><p>two</p>", "a": "<h1>First</h1><p>one</p>"}
+    manifest = '<item id="toc" href="toc" media-type="application/xhtml+xml" properties="nav"/>' + "".join(
+        f'<item id="{name}" href="./{name}" media-type="application/xhtml+xml"/>' for name in "ba"
+    )
+    spine = '<itemref idref="toc"/><itemref idref="a"/><itemref idref="b"/>'
+    content = book(spine, pages, manifest)
+    assert parsed_as(tmp_path, "a.epub", content).text == "# First\n\none\n\n# Second\n\ntwo\n"
 
 
 def test_what_a_browser_shows_is_read_and_nothing_else() -> None:

@@ -78,6 +78,10 @@ def test_ligatures_are_letters_and_hyphenated_words_are_whole() -> None:
         assert words in text
 
 
+def test_a_line_after_a_hyphenated_word_goes_on_with_its_paragraph() -> None:
+    assert "of the internationalization\nconsiderations there." in read("pdflatex.pdf").text
+
+
 def test_an_indented_line_begins_a_paragraph() -> None:
     assert "considerations there.\n\nA second paragraph" in read("pdflatex.pdf").text
 
