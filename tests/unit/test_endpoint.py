@@ -15,6 +15,7 @@ import pytest
 from chunkstore.errors import ChunkstoreError, EmbeddingFailed, ModelRefused, ModelUnavailable, TextsFailed
 from chunkstore.models import EmbedsQueries, Spends, open_model
 from chunkstore.models.endpoint import kept, sending
+from chunkstore.models.endpoint import model as endpoint_model
 from chunkstore.models.endpoint.model import EndpointModel
 from chunkstore.models.endpoint.options import Options
 from chunkstore.models.endpoint.pacing import Pacing, retry_after
@@ -192,6 +193,19 @@ def test_a_query_does_not_wait_as_long_as_a_consumer(endpoint: Endpoint) -> None
         model_of(endpoint).embed_query("one")
     assert monotonic() - start < 10
     assert len(endpoint.requests) == 1
+
+
+def test_a_query_does_not_wait_for_a_service_that_is_silent(
+    endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def silent(request: Request) -> Reply:
+        endpoint.closing.wait(60)
+        return good(request)
+
+    monkeypatch.setattr(endpoint_model, "_QUERY_SECONDS", 0.3)
+    endpoint.always = silent
+    with pytest.raises(ModelUnavailable, match=r"did not answer within 0\.3 s"):
+        model_of(endpoint).embed_query("one")
 
 
 # --- tokens -------------------------------------------------------------------------------------

@@ -77,20 +77,20 @@ class Client:
         self.url = base_url(options)
         self._http = httpx2.Client(
             headers={"User-Agent": "chunkstore", "Content-Type": "application/json", **key.headers()},
-            timeout=httpx2.Timeout(options.timeout, connect=min(_CONNECT_SECONDS, options.timeout)),
             limits=httpx2.Limits(max_connections=None, max_keepalive_connections=options.concurrency),
             follow_redirects=False,
         )
         self.close = weakref.finalize(self, self._http.close)
 
-    def send(self, texts: list[str], form: Form, dimensions: int | None) -> Answer:
-        """The checked answer. Raises Passing, Rejected or ModelRefused."""
+    def send(self, texts: list[str], form: Form, dimensions: int | None, timeout: float) -> Answer:
+        """The checked answer, whole within `timeout` seconds. Raises Passing, Rejected or ModelRefused."""
         import httpx2
 
-        deadline = monotonic() + self._options.timeout
+        deadline = monotonic() + timeout
+        waits = httpx2.Timeout(timeout, connect=min(_CONNECT_SECONDS, timeout))
         try:
             with self._http.stream(
-                "POST", f"{self.url}/embeddings", content=self._request(texts, form)
+                "POST", f"{self.url}/embeddings", content=self._request(texts, form), timeout=waits
             ) as response:
                 if response.status_code != 200:
                     body = _read(response, _ERROR_BYTES, deadline, whole=False)
@@ -104,14 +104,14 @@ class Client:
                 raise ModelRefused(f"the certificate of {self.url} is not trusted: {error}") from error
             raise Passing(f"{self.url} cannot be reached: {self._key.scrubbed(str(error))}") from error
         except httpx2.TimeoutException as error:
-            raise self._too_slow() from error
+            raise self._too_slow(timeout) from error
         except httpx2.DecodingError as error:
             raise Passing(f"{self.url} sent what cannot be unpacked", unusable=True) from error
         except httpx2.HTTPError as error:
             reason = f"{self.url} broke off: {type(error).__name__}"
             raise Passing(reason, suspicious=True) from error
         except TimeoutError:
-            raise self._too_slow() from None
+            raise self._too_slow(timeout) from None
 
     def _request(self, texts: list[str], form: Form) -> bytes:
         fields: dict[str, object] = {"model": self._options.model, "input": texts}
@@ -139,8 +139,8 @@ class Client:
             shown, suspicious=status in (500, 501), unusable=200 <= status < 300, retry_after=after
         )
 
-    def _too_slow(self) -> Passing:
-        return Passing(f"{self.url} did not answer within {self._options.timeout:g} s", suspicious=True)
+    def _too_slow(self, timeout: float) -> Passing:
+        return Passing(f"{self.url} did not answer within {timeout:g} s", suspicious=True)
 
 
 def _read(response: "Response", size: int, deadline: float, *, whole: bool = True) -> bytes:

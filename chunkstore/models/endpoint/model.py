@@ -19,10 +19,10 @@ from chunkstore.models.endpoint.client import Client
 from chunkstore.models.endpoint.kept import Kept
 from chunkstore.models.endpoint.key import find_key
 from chunkstore.models.endpoint.options import KNOWN, Options, dimensions_of, name_of
-from chunkstore.models.endpoint.sending import Sender, Text
+from chunkstore.models.endpoint.sending import Effort, Sender, Text
 from chunkstore.models.protocol import Distance, Spent
 
-_QUERY_PATIENCE: Final = 10.0
+_QUERY_SECONDS: Final = 10.0
 
 
 class EndpointModel:
@@ -35,6 +35,7 @@ class EndpointModel:
 
     distance: Distance = "cosine"
     refuses_long_texts: Final = True
+    """A text that the model would read only in part has no vector, but an error."""
 
     def __init__(self, options: Options) -> None:
         self.name: Final = name_of(options)
@@ -68,12 +69,16 @@ class EndpointModel:
         ModelUnavailable where the service is down, ModelRefused where it refuses the key, the model or all.
         """
         prefix = self._options.document_prefix
-        return self._embedded([prefix + text for text in texts], self._options.patience)
+        return self._embedded(
+            [prefix + text for text in texts], Effort(self._options.timeout, self._options.patience)
+        )
 
     def embed_query(self, text: str) -> NDArray[np.float32]:
-        """`(dimensions,) float32`; raises as `embed`, but within seconds where the service is down."""
-        patience = min(_QUERY_PATIENCE, self._options.patience)
-        return self._embedded([self._options.query_prefix + text], patience)[0]
+        """`(dimensions,) float32`; raises as `embed`, but within half a minute where the service is down."""
+        timeout, patience = (
+            min(_QUERY_SECONDS, most) for most in (self._options.timeout, self._options.patience)
+        )
+        return self._embedded([self._options.query_prefix + text], Effort(timeout, patience))[0]
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         """Tokens of each text with its prefix; an estimate, mostly too high, unless a tokenizer was named."""
@@ -88,14 +93,14 @@ class EndpointModel:
 
     # --- inside ---------------------------------------------------------------------------------
 
-    def _embedded(self, texts: list[str], patience: float) -> NDArray[np.float32]:
+    def _embedded(self, texts: list[str], effort: Effort) -> NDArray[np.float32]:
         errors = {
             at: "the text holds half a character" for at, text in enumerate(texts) if not _is_utf8(text)
         }
         vectors = self._kept.take({at: text for at, text in enumerate(texts) if at not in errors})
         requests = self._requests([at for at in range(len(texts)) if at not in errors | vectors], texts)
         try:
-            for answer in self._answers(requests, patience):
+            for answer in self._answers(requests, effort):
                 vectors |= answer.vectors
                 errors |= answer.errors
         except ChunkstoreError:
@@ -117,11 +122,11 @@ class EndpointModel:
             _cut(counted, self._sender.most_inputs, min(self._options.tokens, per_minute), self._most)
         )
 
-    def _answers(self, requests: list[list[Text]], patience: float) -> Iterator[Answer]:
+    def _answers(self, requests: list[list[Text]], effort: Effort) -> Iterator[Answer]:
         """The answers to the requests as they come; after a failure those that are under way, and then it."""
         stop, failure = Event(), None
         with ThreadPoolExecutor(self._options.concurrency, "chunkstore-endpoint") as pool:
-            waiting = [pool.submit(self._answer, request, stop, patience) for request in requests]
+            waiting = [pool.submit(self._answer, request, stop, effort) for request in requests]
             for future in as_completed(waiting):
                 try:
                     yield future.result()
@@ -131,16 +136,16 @@ class EndpointModel:
         if failure is not None:
             raise failure
 
-    def _answer(self, request: list[Text], stop: Event, patience: float) -> Answer:
+    def _answer(self, request: list[Text], stop: Event, effort: Effort) -> Answer:
         """The answer to one request, but for a text that was cut, or that would be."""
         most, counted = self._most, self._options.tokenizer is not None
         if len(request) > 1 or most is None:
-            return self._sender.answer(request, stop, patience)
+            return self._sender.answer(request, stop, effort)
         text = request[0]
         if counted and text.tokens > most:
             reason = f"the text has {text.tokens:,} tokens, and the model reads {most:,}"
             return Answer({}, {text.position: reason}, None)
-        answer = self._sender.answer(request, stop, patience)
+        answer = self._sender.answer(request, stop, effort)
         reason = None if counted or answer.errors else _sign_of_a_cut(text.tokens, answer.tokens, most)
         return answer if reason is None else Answer({}, {text.position: reason}, answer.tokens)
 

@@ -42,6 +42,13 @@ class Text(msgspec.Struct, frozen=True):
 HARMLESS: Final = Text(0, "a", 1)
 
 
+class Effort(msgspec.Struct, frozen=True):
+    """How long is waited for an answer, in seconds: for one request, and until it is not tried again."""
+
+    timeout: float
+    patience: float
+
+
 class Spending:
     """Counts what a process spends on a service."""
 
@@ -64,6 +71,7 @@ class Sender:
         self.spending = Spending()
         self.dimensions = dimensions
         self.most_inputs = options.inputs
+        self._timeout = options.timeout
         self._client = client
         self._pacing = Pacing(options)
         self._forms = [
@@ -73,15 +81,15 @@ class Sender:
         ]
         self._proven = False
 
-    def answer(self, texts: list[Text], stop: Event, patience: float) -> Answer:
+    def answer(self, texts: list[Text], stop: Event, effort: Effort) -> Answer:
         """The vectors by position, and what is wrong with each text that has none.
 
         Raises ModelUnavailable where the service is down, or when `stop` is set; ModelRefused.
         """
-        if self._pacing.held() > patience:
+        if self._pacing.held() > effort.patience:
             raise ModelUnavailable(f"{self._client.url} takes no requests for {self._pacing.held():.0f} s")
         try:
-            return self._sent(texts, stop, patience)
+            return self._sent(texts, stop, effort)
         except Passing as error:
             if not error.suspicious or stop.is_set():
                 raise ModelUnavailable(str(error)) from error
@@ -89,33 +97,34 @@ class Sender:
         except Rejected as error:
             reason, times, lasting = str(error), 1, True
         # Out here, so that an error of the proof does not carry the other along: its reason may hold a text.
-        self._prove(stop, times=times)
+        self._prove(stop, effort.timeout, times=times)
         if len(texts) == 1:
             return Answer({}, {texts[0].position: reason}, None)
-        return self._halved(texts, stop, patience, lasting=lasting)
+        return self._halved(texts, stop, effort, lasting=lasting)
 
     def learn_dimensions(self) -> int:
         """The length of the service's vectors, found by asking. Raises ModelUnavailable, ModelRefused."""
         if self.dimensions is None:
-            self.dimensions = len(self._prove(Event(), times=1).vectors[0])
+            self.dimensions = len(self._prove(Event(), self._timeout, times=1).vectors[0])
         return self.dimensions
 
-    def _halved(self, texts: list[Text], stop: Event, patience: float, *, lasting: bool) -> Answer:
+    def _halved(self, texts: list[Text], stop: Event, effort: Effort, *, lasting: bool) -> Answer:
         """The answers to both halves; `lasting`: what became of the whole would be so another time."""
         middle = (len(texts) + 1) // 2
-        first = self.answer(texts[:middle], stop, patience)
-        second = self.answer(texts[middle:], stop, patience)
+        first = self.answer(texts[:middle], stop, effort)
+        second = self.answer(texts[middle:], stop, effort)
         errors = first.errors | second.errors
         if lasting and not errors:  # then there were too many texts in one request
             self.most_inputs = min(self.most_inputs, middle)
         return Answer(first.vectors | second.vectors, errors, None)
 
-    def _prove(self, stop: Event, *, times: int) -> Answer:
+    def _prove(self, stop: Event, timeout: float, *, times: int) -> Answer:
         """The answer to a harmless text, got so many times in a row."""
+        once = Effort(timeout, patience=0)
         try:
             for _ in range(times - 1):
-                self._sent([HARMLESS], stop, 0)
-            return self._sent([HARMLESS], stop, 0)
+                self._sent([HARMLESS], stop, once)
+            return self._sent([HARMLESS], stop, once)
         except Rejected as error:
             raise ModelRefused(f"{error} (to a harmless text, so to any)") from error
         except Passing as error:
@@ -123,12 +132,12 @@ class Sender:
                 raise ModelRefused(f"{error}; is this the address of an embeddings service?") from error
             raise ModelUnavailable(str(error)) from error
 
-    def _sent(self, texts: list[Text], stop: Event, patience: float) -> Answer:
+    def _sent(self, texts: list[Text], stop: Event, effort: Effort) -> Answer:
         """The answer in the first form that the service takes; that form is kept."""
         refused: Rejected | None = None
         for form in list(self._forms):
             try:
-                answer = self._tried(texts, form, stop, patience)
+                answer = self._tried(texts, form, stop, effort)
             except Rejected as error:
                 refused = refused or error
             else:
@@ -138,10 +147,9 @@ class Sender:
         assert refused is not None
         raise refused
 
-    def _tried(self, texts: list[Text], form: Form, stop: Event, patience: float) -> Answer:
+    def _tried(self, texts: list[Text], form: Form, stop: Event, effort: Effort) -> Answer:
         backoff = wait_exponential(_FIRST_PAUSE, _LONGEST_PAUSE) + wait_random(0, _FIRST_PAUSE)
-
-        too_late = stop_before_delay(patience)
+        too_late = stop_before_delay(effort.patience)
 
         def pause(state: RetryCallState) -> float:
             asked = _passing(state).retry_after
@@ -158,15 +166,15 @@ class Sender:
             stop=enough,
             reraise=True,
         )
-        return retrying(self._once, texts, form, stop)
+        return retrying(self._once, texts, form, stop, effort.timeout)
 
-    def _once(self, texts: list[Text], form: Form, stop: Event) -> Answer:
+    def _once(self, texts: list[Text], form: Form, stop: Event, timeout: float) -> Answer:
         self._pacing.wait(sum(text.tokens for text in texts), stop)
         if stop.is_set():
             raise ModelUnavailable("stopped")
         self.spending.add(requests=1)
         try:
-            answer = self._client.send([text.text for text in texts], form, self.dimensions)
+            answer = self._client.send([text.text for text in texts], form, self.dimensions, timeout)
         except Passing as error:
             if error.retry_after:
                 self._pacing.hold(min(error.retry_after, _LONGEST_HOLD))
