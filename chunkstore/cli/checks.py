@@ -7,7 +7,7 @@ from cyclopts import Parameter
 from chunkstore.cli.app import CHECK, command
 from chunkstore.cli.codes import Exit
 from chunkstore.cli.options import HERE, Json, Where
-from chunkstore.cli.output import print_json, print_line, print_table, say, working
+from chunkstore.cli.output import print_json, print_line, print_pairs, print_table, say, working
 
 if TYPE_CHECKING:
     from projections.verify import Check, VerifyReport
@@ -80,10 +80,14 @@ async def rebuild(
     if json:
         print_json(report)
         return
-    index = "with its index" if report.indexed else "small enough to need no index"
-    say(
-        f"rebuilt {report.collection!r} for {report.model!r}: {report.active_chunks:,} active chunks,"
-        f" {report.vectors_copied:,} vectors, {index}"
+    print_pairs(
+        [
+            ("collection", report.collection),
+            ("model", report.model),
+            ("active chunks", f"{report.active_chunks:,}"),
+            ("vectors copied", f"{report.vectors_copied:,}"),
+            ("index", "built" if report.indexed else "none: small enough to need none"),
+        ]
     )
 
 

@@ -146,6 +146,17 @@ class Ingested(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
+class Ran(msgspec.Struct, frozen=True):
+    """What `up` came to."""
+
+    embedded: int
+    switched: int
+    collected: int
+    """Versions."""
+    removed: int
+    """Chunks that only collected versions named."""
+
+
 class VerifiedCheck(msgspec.Struct, frozen=True, kw_only=True):
     """One check of `verify`, with the first of the rows that it found."""
 

@@ -86,4 +86,5 @@ def test_verify_prints_the_rows_that_break_an_invariant(filled: Cli, dsn: str, s
 def test_a_rebuild_leaves_the_same_hits(filled: Cli) -> None:
     before = filled("search", "tea", "--json").json
     assert filled("rebuild", "default", "--json").json["vectors_copied"] == 3
+    assert "active chunks   3" in filled("rebuild", "default").out
     assert filled("search", "tea", "--json").json == before
