@@ -4,25 +4,28 @@ from collections.abc import Generator
 from typing import Any
 
 from tests.model.protocol import files, log
-from tests.model.protocol.postgres import ABORT, COMMIT_AT_ONCE, NO_KEY_UPDATE, Session, Statement
+from tests.model.protocol.postgres import ABORT, COMMIT_AT_ONCE, Session, Statement
 from tests.model.protocol.rules import Rules
 from tests.model.protocol.schema import Event, Model
 
 Steps = Generator[Statement, Any, Any]
 
 
-def add_model(rules: Rules, model: str, back_fills: bool = True, first: int = 0) -> Steps:
-    """Adds the model; `first` is the partition that it locks first where the lock order is left out."""
+def add_model(rules: Rules, model: str) -> Steps:
+    """Adds the model and back-fills every file."""
+    yield from begin_to_add(rules, model)
+    yield from _back_fill(rules, model)
+
+
+def begin_to_add(rules: Rules, model: str, first: int = 0) -> Steps:
+    """Adds the model and dies; `first` is the partition that is locked first without the lock order."""
     partitions = yield Statement(
         "read the partitions", lambda s: tuple(sorted(s.rows("partitions"))), quiet=True
     )
     if not rules.keep("order of partitions"):
         partitions = (*partitions[first:], *partitions[:first])
-    if rules.keep("9 all partitions"):
-        for partition in partitions:
-            yield log.lock_partition(partition)
-    else:
-        yield log.lock_partition(0)
+    for partition in partitions:
+        yield log.lock_partition(partition)
     added = yield Statement(
         f"add {model}", lambda session: session.insert_if_absent("models", model, Model())
     )
@@ -31,8 +34,6 @@ def add_model(rules: Rules, model: str, back_fills: bool = True, first: int = 0)
         return
     yield from log.append(rules, 0, [Event("model_added", model=model)], locked=True)
     yield COMMIT_AT_ONCE
-    if back_fills:
-        yield from _back_fill(rules, model)
 
 
 def _back_fill(rules: Rules, model: str) -> Steps:
@@ -65,6 +66,3 @@ def _lacking(session: Session, file: str, model: str) -> tuple[tuple[tuple[int, 
         for number, version in needed.items()
     )
     return lacking, log.partition_of(session, file)
-
-
-__all__ = ["NO_KEY_UPDATE", "add_model"]

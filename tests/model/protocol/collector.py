@@ -4,7 +4,17 @@ from collections.abc import Generator, Iterable
 from typing import Any
 
 from tests.model.protocol import files, log, writer
-from tests.model.protocol.postgres import COMMIT_AT_ONCE, UPDATE, COMMIT, Idle, Session, Statement, Violation
+from tests.model.protocol.postgres import (
+    COMMIT,
+    COMMIT_AT_ONCE,
+    KEY_SHARE,
+    SHARE,
+    UPDATE,
+    Idle,
+    Session,
+    Statement,
+    Violation,
+)
 from tests.model.protocol.rules import Rules
 from tests.model.protocol.schema import Event
 
@@ -78,7 +88,7 @@ def _abandon_overdue(session: Session, file: str) -> tuple[int, ...]:
 
 
 def _collectable(rules: Rules, session: Session, file: str) -> tuple[int, ...]:
-    """Committed versions that nothing keeps: not pinned, latest, target or active, and beyond the retention."""
+    """Committed versions that nothing keeps: not pinned, latest, target, active, nor by the retention."""
     row = session.get("files", file)
     committed = files.versions_of(session, file, "committed")
     active = {a.version for (of, _), a in session.rows("active").items() if of == file}
@@ -131,12 +141,19 @@ def _sweep(rules: Rules, file: str) -> Steps:
         yield Statement("forget its manifests", lambda session: _forget(session, file), quiet=True)
         yield COMMIT_AT_ONCE
         return
+    seen = None
+    if not rules.keep("3 sweep"):  # one statement: its snapshot is from before it has the chunks
+        seen = yield Statement("see what stands on them", lambda session: standing_on(session, unreachable))
     chunks = yield Statement(
         "lock the chunks that nobody holds",
         lambda s: tuple(chunk for chunk in unreachable if s.lock_or_skip("chunks", chunk, UPDATE)),
     )
-    yield from delete_chunks(rules, chunks)
-    if len(chunks) == len(unreachable) and rules.keep("19 decided first"):
+    if seen is not None:
+        yield Statement("delete it and the chunks", lambda session: delete_seen(session, seen, chunks))
+    else:
+        yield from delete_chunks(rules, chunks)
+    swept = len(chunks) == len(unreachable) or not rules.keep("manifests swept last")
+    if swept and rules.keep("19 decided first"):
         yield Statement("delete the segment", lambda session: session.delete("segments", segment), quiet=True)
     yield COMMIT
 
@@ -164,6 +181,25 @@ def _forget(session: Session, file: str) -> None:
             session.update("versions", (file, number), version._replace(segments=()))
 
 
+def standing_on(session: Session, chunks: tuple[str, ...]) -> tuple[tuple[str, Any], ...]:
+    """What a statement that deletes everything at once sees when it begins."""
+    return tuple(
+        (table, key)
+        for table in ("embeddings", "search", "active_rows", "dead_letters")
+        for key in sorted(session.rows(table))
+        if key[0] in chunks
+    )
+
+
+def delete_seen(session: Session, seen: tuple[tuple[str, Any], ...], chunks: tuple[str, ...]) -> None:
+    """Deletes that and the chunks."""
+    for table, key in seen:
+        if key[0] in chunks:
+            session.delete(table, key)
+    for chunk in chunks:
+        session.delete("chunks", chunk)
+
+
 # --- deleting -------------------------------------------------------------------------------------
 
 
@@ -177,22 +213,21 @@ def delete_chunks(
     models = yield Statement("hold the models", _hold_models)
     if tables is None:
         tables = yield Statement("list the tables that hold vectors", search_tables, quiet=True)
-    listed = tables
     for model in models:
-        yield Statement(
-            f"delete search and active rows of {model}",
-            lambda session: _delete_search_rows(session, chunks, model, listed),
-            quiet=True,
-        )
+        yield _delete_search_rows_of(model, chunks, tables)
     yield Statement("delete dead letters", lambda s: _delete_by_chunk(s, "dead_letters", chunks), quiet=True)
-    yield Statement(
-        "delete chunks", lambda session: [session.delete("chunks", c) for c in chunks] and None, quiet=True
-    )
+    yield Statement("delete chunks", lambda session: _delete_chunk_rows(rules, session, chunks), quiet=True)
+
+
+def _delete_chunk_rows(rules: Rules, session: Session, chunks: tuple[str, ...]) -> None:
+    for chunk in chunks:
+        if rules.keep("20 delete"):
+            session.delete("chunks", chunk)
+        else:
+            session.blank("chunks", chunk, session.get("chunks", chunk)._replace(text=""))
 
 
 def _hold_models(session: Session) -> tuple[str, ...]:
-    from tests.model.protocol.postgres import SHARE
-
     models = tuple(sorted(session.rows("models")))
     for model in models:
         session.lock("models", model, SHARE)
@@ -213,11 +248,19 @@ def _delete_by_chunk(session: Session, table: str, chunks: tuple[str, ...]) -> N
         session.delete(table, key)
 
 
+def _delete_search_rows_of(
+    model: str, chunks: tuple[str, ...], tables: tuple[tuple[str, str], ...]
+) -> Statement:
+    return Statement(
+        f"delete search and active rows of {model}",
+        lambda session: _delete_search_rows(session, chunks, model, tables),
+        quiet=True,
+    )
+
+
 def _delete_search_rows(
     session: Session, chunks: tuple[str, ...], model: str, tables: tuple[tuple[str, str], ...]
 ) -> None:
-    from tests.model.protocol.postgres import KEY_SHARE
-
     session.lock("search_table", model, KEY_SHARE)
     for rows in ("search", "active_rows"):
         for key in sorted(key for key in session.rows(rows) if key[0] in chunks and key[1] == model):

@@ -1,6 +1,7 @@
 """Embedding consumers: claim a range, read what it owes, ask the model, store and mark done (rules 10 to 14).
 
-A text in capitals is bad: the model fails on it. The text `K` kills the consumer that embeds it.
+A text in capitals is bad: the model fails on it. The text `~` fails now and then. The text `K` kills the
+consumer that embeds it.
 """
 
 from collections.abc import Generator, Sequence
@@ -12,7 +13,6 @@ from tests.model.protocol.postgres import (
     ABORT,
     COMMIT_AT_ONCE,
     KEY_SHARE,
-    NO_KEY_UPDATE,
     UPDATE,
     Idle,
     Options,
@@ -48,7 +48,7 @@ class Held(NamedTuple):
 
 
 class Owed(NamedTuple):
-    """A chunk that needs an embedding; `vector` is one that can be copied, with the chunk that it was read from."""
+    """A chunk that needs an embedding, with a vector that can be copied and the chunk that has it."""
 
     chunk: str
     text: str
@@ -61,7 +61,10 @@ class Owed(NamedTuple):
 
 def consume(rules: Rules, me: str, model: str) -> Steps:
     """Claims one range and reads what it owes, in one transaction."""
-    held = yield Statement("claim a range", lambda session: _claim(rules, session, me, model))
+    seen = None
+    if not rules.keep("11 looked at again"):
+        seen = yield Statement("see what has expired", lambda session: _all_expired(session, model))
+    held = yield Statement("claim a range", lambda session: _claim(rules, session, me, model, seen))
     owed = yield Statement("read what it owes", lambda session: _read_range(rules, session, held))
     if held.is_single and held.attempts >= rules.attempts and owed:
         yield from _give_up(rules, me, held, owed[0])
@@ -74,10 +77,10 @@ def consume(rules: Rules, me: str, model: str) -> Steps:
     return call(embed, me, held, owed)
 
 
-def _claim(rules: Rules, session: Session, me: str, model: str) -> Held:
+def _claim(rules: Rules, session: Session, me: str, model: str, seen: tuple[int | None, ...] | None) -> Held:
     """Locks the group's progress, SKIP LOCKED; takes an expired range over, else claims a new one."""
     for partition in sorted(session.rows("partitions")):
-        found = _expired(session, model, partition)
+        found = _expired(session, model, partition) if seen is None else seen[partition]
         news = _next_range(rules, session, model, partition)
         if found is None and news is None:
             continue
@@ -92,6 +95,10 @@ def _claim(rules: Rules, session: Session, me: str, model: str) -> Held:
             session.insert("leases", (model, partition, lo), Lease(hi, owner=me))
             return Held(model, partition, lo, hi, 1, 0)
     raise Idle
+
+
+def _all_expired(session: Session, model: str) -> tuple[int | None, ...]:
+    return tuple(_expired(session, model, partition) for partition in sorted(session.rows("partitions")))
 
 
 def _expired(session: Session, model: str, partition: int) -> int | None:
@@ -127,7 +134,7 @@ def _take_over(rules: Rules, session: Session, me: str, model: str, partition: i
     """A higher epoch; an expiry counts, and halves a range of several chunks the second time (rule 11)."""
     lease: Lease = session.get("leases", (model, partition, lo))
     counted = 1 if lease.owner is not None and rules.keep("11 expiry counts") else 0
-    if counted and lease.attempts >= 1 and lease.hi - lo > 1:
+    if counted and lease.attempts >= 1 and lease.hi - lo > 1 and rules.keep("11 halve an expired range"):
         _halve(rules, session, (model, partition, lo))
         half: Lease = session.get("leases", (model, partition, lo))
         session.update("leases", (model, partition, lo), half._replace(owner=me, expired=False))
@@ -213,15 +220,18 @@ def embed(rules: Rules, me: str, held: Held, owed: tuple[Owed, ...]) -> Steps:
             yield COMMIT_AT_ONCE
             if not kept:
                 return None
-    bad = [chunk for chunk in owed if chunk.text.isupper()]
-    good = tuple(chunk for chunk in owed if not chunk.text.isupper())
+    fails = False
+    if any(chunk.text == "~" for chunk in owed):
+        fails = yield Statement("does the model fail on ~?", lambda _: Options((False, True)), quiet=True)
+    bad = [chunk for chunk in owed if chunk.text.isupper() or (chunk.text == "~" and fails)]
+    good = tuple(chunk for chunk in owed if chunk not in bad)
     if not bad:
         return call(complete, me, held, good, "done")
     if not held.is_single and rules.keep("11 halve a failed range"):
         return call(complete, me, held, good, "halve")
     if held.attempts + 1 < rules.attempts:
         return call(count_attempt, held)
-    return call(give_up, me, held, owed[0])
+    return call(give_up, me, held, (bad if rules.keep("11 halve a failed range") else owed)[0])
 
 
 def _renew(session: Session, held: Held) -> bool:
@@ -263,9 +273,9 @@ def complete(rules: Rules, me: str, held: Held, owed: tuple[Owed, ...], then: st
     if not rules.keep("12"):
         there = yield Statement(
             "copy vectors from where they are",
-            lambda session: [
+            lambda session: tuple(
                 c for c in there if c.source is None or (c.source, held.model) in session.rows("embeddings")
-            ],
+            ),
         )
     new = yield Statement(
         "store the vectors",
@@ -363,7 +373,7 @@ def give_up(rules: Rules, me: str, held: Held, owed: Owed) -> Steps:
 
 
 def _give_up(rules: Rules, me: str, held: Held, owed: Owed) -> Steps:
-    """Under the chunk's lock a fresh look must find no embedding (rule 13). The text stays out of the log (14)."""
+    """Under the chunk's lock a fresh look must find no embedding (13). The log gets no text (14)."""
     key = (owed.chunk, held.model)
     embedded = False
     if not rules.keep("13 fresh look"):
@@ -389,7 +399,7 @@ def _lock_for_update(session: Session, chunk: str) -> str | None:
 
 
 def _dead_letter(session: Session, key: tuple[str, str], owed: Owed) -> None:
-    if not owed.text.isupper():
+    if not owed.text.isupper() and owed.text != "~":
         raise Violation("invariant 5", f"{owed.chunk} is given up, and nothing is wrong with it")
     session.insert_if_absent("dead_letters", key, "open")
 
@@ -398,7 +408,7 @@ def _dead_letter(session: Session, key: tuple[str, str], owed: Owed) -> None:
 
 
 def retry(rules: Rules, model: str, text: str) -> Steps:
-    """Takes a dead letter back and logs its chunk again."""
+    """Takes a dead letter back that was discarded, and logs its chunk again."""
     yield from _settle_dead_letter(rules, model, text, discarded=False)
 
 
@@ -408,7 +418,8 @@ def discard(rules: Rules, model: str, text: str) -> Steps:
 
 
 def _settle_dead_letter(rules: Rules, model: str, text: str, *, discarded: bool) -> Steps:
-    chunk, file = yield Statement("find a dead letter", lambda session: _find(session, model, text))
+    state = "open" if discarded else "discarded"
+    chunk, file = yield Statement(f"find a letter that is {state}", lambda s: _find(s, model, text, state))
     yield files.lock_known(file)
     there = yield Statement(
         "discard it" if discarded else "take it back",
@@ -430,10 +441,10 @@ def _settle_dead_letter(rules: Rules, model: str, text: str, *, discarded: bool)
     yield COMMIT_AT_ONCE
 
 
-def _find(session: Session, model: str, text: str) -> tuple[str, str]:
+def _find(session: Session, model: str, text: str, wanted: str) -> tuple[str, str]:
     chunks = session.rows("chunks")
     for (chunk, of), state in sorted(session.rows("dead_letters").items()):
-        if of == model and state == "open" and chunks[chunk].text == text:
+        if of == model and state == wanted and chunks[chunk].text == text:
             return chunk, chunks[chunk].file
     raise Idle
 
@@ -449,6 +460,3 @@ def _settle(rules: Rules, session: Session, file: str, key: tuple[str, str], dis
     if active is not None and active.version != active.target and rules.keep("16 reset"):
         session.update("active", (file, key[1]), active._replace(cursor=0))
     return True
-
-
-__all__ = ["NO_KEY_UPDATE", "consume", "discard", "retry", "stage"]

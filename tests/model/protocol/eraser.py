@@ -1,10 +1,10 @@
-"""Erase: rows are deleted, waiting for whoever holds a chunk, and the file's number alone stays (rules 3, 6, 20)."""
+"""Erase: rows are deleted, waiting for whoever holds a chunk; the file's number stays (rules 3, 6, 20)."""
 
 from collections.abc import Generator
 from typing import Any
 
 from tests.model.protocol import log
-from tests.model.protocol.collector import delete_chunks, search_tables
+from tests.model.protocol.collector import delete_chunks, delete_seen, search_tables, standing_on
 from tests.model.protocol.postgres import ABORT, COMMIT_AT_ONCE, NO_KEY_UPDATE, UPDATE, Session, Statement
 from tests.model.protocol.rules import Rules
 from tests.model.protocol.schema import Event
@@ -26,16 +26,16 @@ def erase(rules: Rules, key: str) -> Steps:
         tables = yield Statement(
             "list the live tables", lambda s: tuple((m, "live") for m in s.rows("models"))
         )
-    if rules.keep("3"):
+    if rules.keep("3 erase"):
+        mode = UPDATE if rules.keep("20 delete") else NO_KEY_UPDATE
         for chunk in chunks:
             yield Statement(
-                f"lock chunk {chunk}", lambda session, chunk=chunk: session.lock("chunks", chunk, UPDATE)
+                f"lock chunk {chunk}", lambda session, chunk=chunk: session.lock("chunks", chunk, mode)
             )
-        if rules.keep("20 delete"):
-            yield from delete_chunks(rules, chunks, tables)
+        yield from delete_chunks(rules, chunks, tables)
     else:  # one statement: its snapshot is from before it waited for the chunks
-        seen = yield Statement("see what stands on them", lambda session: _standing(session, chunks))
-        yield Statement("delete it and the chunks", lambda session: _delete_seen(session, seen, chunks))
+        seen = yield Statement("see what stands on them", lambda session: standing_on(session, chunks))
+        yield Statement("delete it and the chunks", lambda session: delete_seen(session, seen, chunks))
     yield Statement("delete what names it", lambda session: _forget(rules, session, file, key), quiet=True)
     partition = yield Statement(
         "read its partition", lambda session: log.partition_of(session, file), quiet=True
@@ -57,22 +57,6 @@ def _chunks(session: Session, file: str) -> tuple[str, ...]:
     )
 
 
-def _standing(session: Session, chunks: tuple[str, ...]) -> tuple[tuple[str, Any], ...]:
-    return tuple(
-        (table, key)
-        for table in ("embeddings", "search", "active_rows", "dead_letters")
-        for key in sorted(session.rows(table))
-        if key[0] in chunks
-    )
-
-
-def _delete_seen(session: Session, seen: tuple[tuple[str, Any], ...], chunks: tuple[str, ...]) -> None:
-    for table, key in seen:
-        session.delete(table, key)
-    for chunk in chunks:
-        session.delete("chunks", chunk)
-
-
 def _forget(rules: Rules, session: Session, file: str, key: str) -> None:
     for table, position in (("active", 0), ("versions", 0), ("idempotency_keys", 0)):
         for row in sorted(row for row in session.rows(table) if row[position] == file):
@@ -86,6 +70,3 @@ def _forget(rules: Rules, session: Session, file: str, key: str) -> None:
         key_left = key
     row = session.get("files", file)
     session.update("files", file, row._replace(key=key_left, latest=0, target=0))
-
-
-__all__ = ["NO_KEY_UPDATE", "erase"]

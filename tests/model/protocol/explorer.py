@@ -1,4 +1,4 @@
-"""Visits every state that some processes can reach, breadth first, so that a counterexample is a shortest one.
+"""Visits every state that some processes can reach, breadth first, so that what it finds is a shortest way.
 
 A process is a program: a generator that yields statements and is sent their results. What it holds in memory is
 what it was sent, so a state is small: the tables, and for each process its program's name, its arguments, the
@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Hashable, Iterator
 from typing import Any, NamedTuple
 
-from tests.model.protocol.postgres import Blocked, Idle, Options, Place, Rows, Session, Statement, Violation
+from tests.model.protocol.postgres import Blocked, Idle, Options, Place, Session, Statement, Violation
 from tests.model.protocol.schema import IMMUTABLE, LOCK_ORDER, TABLES, Tables
 
 Program = Callable[..., Generator[Statement, Any, "Call | None"]]
@@ -138,7 +138,7 @@ class Explorer:
         limit: int = 10_000_000,
     ) -> None:
         self._scenario = scenario
-        self._rules = rules
+        self.rules = rules
         self._check = check
         self._time_passes = time_passes
         self._reduced = reduced
@@ -150,6 +150,8 @@ class Explorer:
         self._budgets = _Pool()
         self._upcoming: dict[int, Statement | Call | None] = {}
         self._checked: set[int] = set()
+        self.ends: set[frozenset[tuple[str, frozenset[tuple[Hashable, Any]]]]] = set()
+        """What the tables hold where nothing moves any more."""
         self._transitions = 0
 
     def run(self) -> Result:
@@ -177,7 +179,9 @@ class Explorer:
                 if not moved:
                     ends += 1
                     labels = ("nothing moves any more",)
-                    self._check.at_the_end(self._tables_of(state[0]))
+                    at_the_end = self._tables_of(state[0])
+                    self.ends.add(frozenset((t, frozenset(rows.items())) for t, rows in at_the_end.items()))
+                    self._check.at_the_end(at_the_end)
                 if len(seen) > self._limit:
                     return Result(len(seen), self._transitions, ends, None, complete=False)
         except _Found as found:
@@ -327,7 +331,7 @@ class Explorer:
             if upcoming is not None:
                 memory = memory._replace(call=upcoming, results=())
                 continue
-            assert not memory.writes and not memory.locks, f"{memory.call} ends inside a transaction"
+            assert not memory.locks, f"{memory.call} ends inside a transaction"
             memory = self._next_turn(number, memory.turn)
             if memory.call is None:
                 return self._remember(memory)
@@ -353,7 +357,7 @@ class Explorer:
         memory: Memory = self._memories.values[remembered]
         upcoming: Statement | Call | None = None
         if memory.call is not None:
-            program = memory.call.program(self._rules, *memory.call.args)
+            program = memory.call.program(self.rules, *memory.call.args)
             try:
                 upcoming = next(program)
                 for result in memory.results:
@@ -366,8 +370,8 @@ class Explorer:
     # --- what goes wrong -------------------------------------------------------------------------
 
     def _refuse_deadlock(self, waiting: dict[int, tuple[int, ...]]) -> None:
-        for first in waiting:
-            reached, ahead = set(), list(waiting[first])
+        for first, holders in waiting.items():
+            reached, ahead = set[int](), list(holders)
             while ahead:
                 holder = ahead.pop()
                 if holder == first:

@@ -40,12 +40,9 @@ def chunks_of(session: Session, segments: Iterable[str]) -> list[str]:
 
 
 def content_of(session: Session, segments: Iterable[str]) -> str:
-    """The content that segments hold."""
-    chunks = session.rows("chunks")
-    return "|".join(
-        "".join(chunks[chunk].text if chunk in chunks else "?" for chunk in chunks_of(session, [segment]))
-        for segment in segments
-    )
+    """The content that segments hold, by their digests."""
+    rows = session.rows("segments")
+    return "|".join(rows[segment].digest for segment in segments)
 
 
 def segments_of(session: Session, file: str, version: int | None) -> tuple[str, ...]:

@@ -1,4 +1,6 @@
-"""What must hold in every state, and what must hold once nothing moves any more: the numbers are the design's."""
+"""What must hold in every state, and what once nothing moves any more; the numbers are the design's."""
+
+from collections.abc import Iterator
 
 from tests.model.protocol.explorer import Check, Scenario
 from tests.model.protocol.postgres import Violation
@@ -52,9 +54,9 @@ def _manifests_exist(tables: Tables) -> None:
 
 
 def _rows_stand_on_chunks(tables: Tables) -> None:
-    """4: no embedding, search row, active row or dead letter without its chunk; none given up and embedded."""
+    """4: no embedding, search row, active row or dead letter without its chunk; none is embedded and given up."""
     for table in ("embeddings", "search", "active_rows", "dead_letters"):
-        for key in tables[table]:
+        for key in sorted(tables[table]):
             if key[0] not in tables["chunks"]:
                 raise Violation("invariant 4", f"{table} {key} has no chunk")
     for key in tables["dead_letters"]:
@@ -73,66 +75,66 @@ def _chunks_of(tables: Tables, file: str, version: int) -> set[str]:
 
 
 def _searches_see_whole_versions(tables: Tables) -> None:
-    """6: what searches see of a file is exactly one committed, complete version."""
+    """6: what searches see of a file is exactly one committed version."""
     seen: dict[tuple[str, str], set[str]] = {}
     for (chunk, model, table), file in tables["active_rows"].items():
         if table == "live":
             seen.setdefault((file, model), set()).add(chunk)
     for (file, model), active in tables["active"].items():
-        if active.version is None:
+        if active.version is not None:
+            rows = seen.pop((file, model), set())
+            version = tables["versions"].get((file, active.version))
+            if version is None or version.state != "committed":
+                raise Violation("invariant 6", f"version {active.version} of {file} is active and not there")
+            chunks = _chunks_of(tables, file, active.version)
+            if rows != chunks:
+                raise Violation("invariant 6", f"searches see {sorted(rows)} of {file}, not {sorted(chunks)}")
+    for (file, _), rows in seen.items():
+        raise Violation("invariant 6", f"searches see {sorted(rows)} of {file}, which has no active version")
+
+
+def _searches_find_what_is_active(tables: Tables) -> None:
+    """6: every chunk of an active version has its search row, or a dead letter instead."""
+    for (chunk, model, table), file in sorted(tables["active_rows"].items()):
+        if table != "live" or (chunk, model, "live") in tables["search"]:
             continue
-        rows = seen.pop((file, model), set())
-        version = tables["versions"].get((file, active.version))
-        if version is None or version.state != "committed":
-            raise Violation("invariant 6", f"version {active.version} of {file} is active and not there")
-        chunks = _chunks_of(tables, file, active.version)
-        if rows != chunks:
-            raise Violation("invariant 6", f"searches see {sorted(rows)} of {file}, and not {sorted(chunks)}")
-        for chunk in chunks:
-            if tables["dead_letters"].get((chunk, model)) is not None:
-                continue  # discarded, or taken back since and given up again
-            logged = any(
-                event.type == "dead_letter_retried" and event.chunks == (chunk,) and event.model == model
-                for event in tables["events"].values()
-            )
-            if (chunk, model, "live") not in tables["search"] and not logged:
-                raise Violation(
-                    "invariant 6", f"{chunk} of the active version {active.version} cannot be found"
-                )
-    for (file, model), rows in seen.items():
-        if rows:
-            raise Violation(
-                "invariant 6", f"searches see {sorted(rows)} of {file}, which has no active version"
-            )
+        if (chunk, model) not in tables["dead_letters"] and not _taken_back(tables, file, model, chunk):
+            raise Violation("invariant 6", f"{chunk} is active in {file} and cannot be found")
 
 
-def _activations(tables: Tables) -> None:
-    """7 and 10: back only by a rollback; the projection is what a replay of the log gives."""
-    last: dict[tuple[str, str], int] = {}
-    rolled_back: set[tuple[str, int]] = set()
-    erased: set[str] = set()
+def _taken_back(tables: Tables, file: str, model: str, chunk: str) -> bool:
+    """Whether a version was active without the chunk, by its discarded letter, before that was taken back."""
+    events = [event for _, event in sorted(tables["events"].items()) if event.model == model]
+    activated = max(i for i, e in enumerate(events) if e.type == "version_activated" and e.file == file)
+    return any(e.type == "dead_letter_retried" and e.chunks == (chunk,) for e in events[activated:])
+
+
+def _activations_follow_targets(tables: Tables) -> None:
+    """7 and rule 15: what becomes active is the target, so only a rollback brings an earlier version back."""
+    targets: dict[str | None, int] = {}
     for _, event in sorted(tables["events"].items()):
-        if event.type == "target_changed":
-            rolled_back.add((event.file, event.version))
+        if event.type == "target_changed" or (event.type == "version_committed" and event.target):
+            targets[event.file] = event.version
+        elif event.type == "version_activated" and event.version != targets[event.file]:
+            what = (
+                f"version {event.version} of {event.file} becomes active, {targets[event.file]} is the target"
+            )
+            raise Violation("invariant 7", what)
+
+
+def _projection_equals_a_replay(tables: Tables) -> None:
+    """10: the log says what is active."""
+    last: dict[tuple[str | None, str | None], int] = {}
+    for _, event in sorted(tables["events"].items()):
+        if event.type == "version_activated":
+            last[event.file, event.model] = event.version
         elif event.type == "file_erased":
-            erased.add(event.file)
-        elif event.type == "version_activated":
-            key = (event.file, event.model)
-            if event.version < last.get(key, 0) and (event.file, event.version) not in rolled_back:
-                raise Violation("invariant 7", f"{event.file} goes back from {last[key]} to {event.version}")
-            last[key] = event.version
-    for key, active in tables["active"].items():
-        if active.version is not None and last.get(key) != active.version:
-            raise Violation(
-                "invariant 10",
-                f"version {active.version} of {key[0]} is active, and the log says {last.get(key)}",
-            )
-    for (file, model), version in last.items():
-        active = tables["active"].get((file, model))
-        if file not in erased and (active is None or active.version != version):
-            raise Violation(
-                "invariant 10", f"the log says that version {version} of {file} is active for {model}"
-            )
+            last = {key: version for key, version in last.items() if key[0] != event.file}
+    now = {key: active.version for key, active in tables["active"].items() if active.version is not None}
+    for file, model in sorted({*last, *now}):
+        if last.get((file, model)) != now.get((file, model)):
+            seen, said = now.get((file, model)), last.get((file, model))
+            raise Violation("invariant 10", f"version {seen} of {file} is active, the log says {said}")
 
 
 def _only_holders_complete(tables: Tables) -> None:
@@ -156,23 +158,32 @@ def _kept_versions(tables: Tables) -> None:
 
 def _erased_is_erased(tables: Tables) -> None:
     """11: after erasing a file no table holds its key, content, metadata or vectors."""
-    for _, event in tables["events"].items():
+    for event in tables["events"].values():
         if event.text:
             raise Violation("invariant 11", f"the log holds the text {event.text!r} for ever")
-    erased = {event.file for event in tables["events"].values() if event.type == "file_erased"}
-    for file in erased:
-        if tables["files"][file].key is not None:
-            raise Violation("invariant 11", f"{file} was erased and keeps its key")
-        for table in ("versions", "active", "idempotency_keys"):
-            if any(key[0] == file for key in tables[table]):
-                raise Violation("invariant 11", f"{file} was erased, and {table} holds rows of it")
-        for table in ("chunks", "segments"):
-            if any(row.file == file for row in tables[table].values()):
-                raise Violation("invariant 11", f"{file} was erased, and {table} holds rows of it")
+        if event.type == "file_erased":
+            for table in _tables_that_hold(tables, event.file):
+                raise Violation("invariant 11", f"{event.file} was erased, and {table} holds something of it")
+
+
+def _tables_that_hold(tables: Tables, file: str | None) -> Iterator[str]:
+    if tables["files"][file].key is not None:
+        yield "files"
+    for table in ("versions", "active", "idempotency_keys"):
+        if any(key[0] == file for key in tables[table]):
+            yield table
+    if any(row.file == file for row in tables["segments"].values()):
+        yield "segments"
+    chunks = {chunk: row.text for chunk, row in tables["chunks"].items() if row.file == file}
+    if any(chunks.values()):
+        yield "chunks"
+    for table in ("embeddings", "search", "active_rows", "dead_letters"):
+        if any(key[0] in chunks for key in tables[table]):
+            yield table
 
 
 def _log_says_once(tables: Tables) -> None:
-    """13 of the rules: an event says what is new, once; an erased or swept chunk may come again as another."""
+    """Rule 13: an event says what is new, once."""
     said: set[tuple[str, str | None]] = set()
     for event in tables["events"].values():
         if event.type == "chunks_embedded":
@@ -191,10 +202,12 @@ _ALWAYS = (
     _dense_offsets,
     _manifests_exist,
     _rows_stand_on_chunks,
-    _searches_see_whole_versions,
-    _activations,
-    _only_holders_complete,
     _kept_versions,
+    _searches_see_whole_versions,
+    _searches_find_what_is_active,
+    _activations_follow_targets,
+    _projection_equals_a_replay,
+    _only_holders_complete,
     _erased_is_erased,
     _log_says_once,
     _bounded,
@@ -207,10 +220,10 @@ _ALWAYS = (
 def _drained(tables: Tables, model: str) -> None:
     """5 and 13: every needed chunk has its embedding or a dead letter; what is active is the target."""
     for file, row in tables["files"].items():
-        if row.key is None or not row.target:
+        if row.key is None or not row.target or not _was_told(tables, file, row.target, model):
             continue
         open_letter = False
-        for chunk in _chunks_of(tables, file, row.target):
+        for chunk in sorted(_chunks_of(tables, file, row.target)):
             letter = tables["dead_letters"].get((chunk, model))
             open_letter |= letter == "open"
             if letter is None and (chunk, model) not in tables["embeddings"]:
@@ -223,9 +236,22 @@ def _drained(tables: Tables, model: str) -> None:
             raise Violation("invariant 13", f"version {row.target} of {file} never becomes active, {seen} is")
 
 
+def _was_told(tables: Tables, file: str, version: int, model: str) -> bool:
+    """Whether the version became the target after the model came, or was back-filled."""
+    events = [event for _, event in sorted(tables["events"].items())]
+    came = [
+        place for place, event in enumerate(events) if event.type == "model_added" and event.model == model
+    ]
+    return any(
+        (event.file, event.version) == (file, version)
+        and event.type in ("version_committed", "target_changed", "file_backfilled")
+        for event in events[came[-1] if came else 0 :]
+    )
+
+
 def _no_superseded_rows(tables: Tables, model: str) -> None:
     """9: search rows of what is neither active, target nor open are gone."""
-    for chunk, of, table in tables["search"]:
+    for chunk, of, table in sorted(tables["search"]):
         if of != model or table != "live":
             continue
         file = tables["chunks"][chunk].file
@@ -256,6 +282,6 @@ def _nothing_to_collect(tables: Tables, rules: Rules) -> None:
                 raise Violation("invariant 9", f"version {number} of {file} is never collected")
         elif version.state == "open" or version.segments:
             raise Violation("invariant 9", f"version {number} of {file} stays {version.state} for ever")
-    for chunk in tables["chunks"]:
+    for chunk in sorted(tables["chunks"]):
         if chunk not in named:
             raise Violation("invariant 9", f"{chunk} is left over for ever")

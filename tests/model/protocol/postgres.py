@@ -157,9 +157,8 @@ class Session:
     def insert_if_absent(self, table: str, key: Key, row: Row) -> bool:
         """ON CONFLICT DO NOTHING: waits for a transaction that has inserted or deleted the same key."""
         place = (table, key)
-        if place not in self.locks:
-            if holders := self._holders(place, NO_KEY_UPDATE):
-                raise Blocked(holders)
+        if place not in self.locks and (holders := self._holders(place, NO_KEY_UPDATE)):
+            raise Blocked(holders)
         if self.get(table, key) is not None:
             return False
         self.locks[place] = UPDATE
@@ -170,6 +169,11 @@ class Session:
         """Writes a row that is there, or waits for whoever holds it."""
         if table in self._immutable:
             raise Violation("invariant 2", f"{table} {key} is changed")
+        self._hold(table, key, NO_KEY_UPDATE)
+        self._write(table, key, row)
+
+    def blank(self, table: str, key: Key, row: Row) -> None:
+        """Overwrites a row in place, which is refused in truth: for what would happen if it were not."""
         self._hold(table, key, NO_KEY_UPDATE)
         self._write(table, key, row)
 

@@ -10,11 +10,11 @@ from tests.model.protocol.postgres import (
     COMMIT,
     COMMIT_AT_ONCE,
     KEY_SHARE,
-    NO_KEY_UPDATE,
     UPDATE,
     Idle,
     Session,
     Statement,
+    Violation,
 )
 from tests.model.protocol.rules import Rules
 from tests.model.protocol.schema import Active, Checkpoint, Event
@@ -60,6 +60,8 @@ def _claim(rules: Rules, session: Session, me: str, model: str) -> tuple[int, in
         if not session.lock_or_skip("checkpoints", key, UPDATE):
             continue
         checkpoint: Checkpoint = session.get("checkpoints", key)
+        if not _is_free(session, me, model, partition):
+            raise Violation("one in flight", f"{me} claims what {checkpoint.owner} holds")
         claimed = checkpoint._replace(epoch=checkpoint.epoch + 1, owner=me, expired=False)
         session.update("checkpoints", key, claimed)
         events = tuple(
@@ -151,7 +153,11 @@ def _switch(rules: Rules, session: Session, model: str, file: str, target: int |
     """Advances one file's completeness and switches it if its target is complete (rules 15 to 17)."""
     target = session.get("files", file).target if target is None else target
     version = session.get("versions", (file, target))
-    if version is None or version.state != "committed" or model not in session.rows("models"):
+    if (
+        version is None
+        or (version.state != "committed" and rules.keep("15 committed"))
+        or model not in session.rows("models")
+    ):
         return None
     now: Active = session.get("active", (file, model)) or Active()
     if now.version == target:
@@ -160,6 +166,8 @@ def _switch(rules: Rules, session: Session, model: str, file: str, target: int |
     shared = set(files.segments_of(session, file, now.version)) if rules.keep("16 not shared") else set()
     cursor = now.cursor if now.target == target or not rules.keep("16 cursor") else 0
     cursor = _first_incomplete(rules, session, model, version.segments, shared, cursor)
+    if not rules.keep("16 from state"):
+        cursor = min(len(chunks), _counted(session, model, file))
     if cursor < len(chunks) and rules.keep("15 complete"):
         session.update("active", (file, model), Active(now.version, target, cursor))
         return None
@@ -170,7 +178,7 @@ def _switch(rules: Rules, session: Session, model: str, file: str, target: int |
         consumer.stage(session, model, missing)
     old = set(files.chunks_of(session, files.segments_of(session, file, now.version)))
     departed = old - set(chunks)
-    if not rules.keep("departed"):
+    if not rules.keep("manifests departed"):
         gone = set(files.segments_of(session, file, now.version)) - set(version.segments)
         departed = set(files.chunks_of(session, gone))
     for chunk in departed:
@@ -198,6 +206,14 @@ def _first_incomplete(
     return ordinal
 
 
+def _counted(session: Session, model: str, file: str) -> int:
+    return sum(
+        len(event.chunks)
+        for event in session.rows("events").values()
+        if event.type == "chunks_embedded" and event.model == model and event.file == file
+    )
+
+
 # --- what is superseded -----------------------------------------------------------------------------
 
 
@@ -212,18 +228,22 @@ def clear(rules: Rules, me: str, model: str, partition: int, epoch: int, events:
         f"find what {log.described(event)} left behind", lambda session: _idle(rules, session, model, event)
     )
     for file, chunks in idle:
-        if rules.keep("18 lock"):
-            yield files.lock_known(file)
-            yield Statement(
-                "remove superseded search rows", lambda s: _remove(rules, s, model, file, chunks), quiet=True
-            )
-        else:
-            superseded = yield Statement(
-                "what is superseded?", lambda s: _superseded(rules, s, model, file, chunks)
-            )
-            yield Statement("remove search rows", lambda session: _delete(session, model, superseded))
-        yield COMMIT_AT_ONCE
+        yield from _remove_superseded(rules, model, file, chunks)
     return call(clear, me, model, partition, epoch, tuple(rest))
+
+
+def _remove_superseded(rules: Rules, model: str, file: str, chunks: tuple[str, ...]) -> Steps:
+    if rules.keep("18 lock"):
+        yield files.lock_known(file)
+        yield Statement(
+            "remove superseded search rows", lambda s: _remove(rules, s, model, file, chunks), quiet=True
+        )
+    else:
+        superseded = yield Statement(
+            "what is superseded?", lambda s: _superseded(rules, s, model, file, chunks)
+        )
+        yield Statement("remove search rows", lambda session: _delete(session, model, superseded))
+    yield COMMIT_AT_ONCE
 
 
 def _idle(
@@ -264,7 +284,7 @@ def _left_behind(session: Session, file: str, previous: int, active: int) -> set
 def _kept(rules: Rules, session: Session, model: str, file: str) -> set[str]:
     """What is active, target or open keeps its search rows."""
     active = session.get("active", (file, model))
-    segments = files.needed_segments(session, file)
+    segments = files.needed_segments(session, file) if rules.keep("18 needed stays") else set[str]()
     if active is not None and rules.keep("18 active stays"):
         segments |= set(files.segments_of(session, file, active.version))
     return set(files.chunks_of(session, segments))
@@ -301,6 +321,3 @@ def _release(session: Session, model: str, partition: int, epoch: int, position:
     checkpoint: Checkpoint = session.get("checkpoints", (model, partition))
     if checkpoint.epoch == epoch:
         session.update("checkpoints", (model, partition), Checkpoint(position, epoch))
-
-
-__all__ = ["NO_KEY_UPDATE", "project"]

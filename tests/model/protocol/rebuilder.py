@@ -142,28 +142,26 @@ def _fill(session: Session, model: str, replayed: Replayed) -> tuple[str, ...]:
 
 def _flip(session: Session, model: str, replayed: Replayed) -> None:
     """Drops the live tables and renames the others; active versions are brought to what the log says."""
-    for table in ("search", "active_rows"):
-        rows = session.rows(table)
-        mine = {key[0] for key in rows if key[1] == model}
-        for chunk in sorted(mine):
-            if (chunk, model, "live") in rows:
-                session.delete(table, (chunk, model, "live"))
-        for chunk in sorted(mine):
-            row = rows.get((chunk, model, "rebuild"))
-            if row is not None:
-                session.delete(table, (chunk, model, "rebuild"))
-                session.insert_if_absent(table, (chunk, model, "live"), row)
-    wanted = {chunk for (chunk, of, table) in session.rows("active_rows") if of == model and table == "live"}
-    for key in sorted(
-        key for key in session.rows("search") if key[1:] == (model, "live") and key[0] not in wanted
-    ):
-        session.delete("search", key)
+    for table in ("active_rows", "search"):
+        _rename(session, table, model)
+    wanted = {chunk for chunk, of, table in session.rows("active_rows") if (of, table) == (model, "live")}
+    for key in sorted(session.rows("search")):
+        if key[1:] == (model, "live") and key[0] not in wanted:
+            session.delete("search", key)
     says = dict(replayed)
-    for (file, of), active in sorted(session.rows("active").items()):
-        if of == model and file not in says and active.version is not None:
-            session.update("active", (file, model), active._replace(version=None))
+    for key, active in sorted(session.rows("active").items()):
+        if key[1] == model and key[0] not in says and active.version is not None:
+            session.update("active", key, active._replace(version=None))
     for file, number in replayed:
         now = session.get("active", (file, model))
         if now is None or now.version != number:
             session.update("active", (file, model), Active(number))
     session.update("models", model, session.get("models", model)._replace(rebuilding=False))
+
+
+def _rename(session: Session, table: str, model: str) -> None:
+    filled = {key[0]: row for key, row in session.rows(table).items() if key[1:] == (model, "rebuild")}
+    for key in sorted(key for key in session.rows(table) if key[1] == model):
+        session.delete(table, key)
+    for chunk, row in sorted(filled.items()):
+        session.insert_if_absent(table, (chunk, model, "live"), row)

@@ -1,9 +1,10 @@
 """Which rules the programs keep, and the few numbers that the protocol leaves open."""
 
-from typing import NamedTuple
+from dataclasses import dataclass, field
 
 
-class Rules(NamedTuple):
+@dataclass(frozen=True)
+class Rules:
     """`without` names the rules that are left out; the names are those of `mutants`."""
 
     without: frozenset[str] = frozenset()
@@ -15,7 +16,10 @@ class Rules(NamedTuple):
     """Versions that retention keeps."""
     renewals: bool = False
     """Whether consumers may renew a lease while the model works."""
+    asked: set[str] = field(default_factory=set[str])
+    """The rules that some program came to."""
 
     def keep(self, rule: str) -> bool:
         """Whether the rule is kept."""
+        self.asked.add(rule)
         return rule not in self.without

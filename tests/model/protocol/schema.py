@@ -29,10 +29,11 @@ class Version(NamedTuple):
 
 
 class Segment(NamedTuple):
-    """A run of chunks of one file; equal runs of a file share a segment."""
+    """A run of chunks of one file; equal runs of a file share a segment. The digest is the run's letters."""
 
     file: str
     chunks: tuple[str, ...]
+    digest: str
 
 
 class Chunk(NamedTuple):

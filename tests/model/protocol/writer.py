@@ -4,8 +4,8 @@ from collections.abc import Generator, Sequence
 from typing import Any, NamedTuple
 
 from tests.model.protocol import files, log
-from tests.model.protocol.explorer import Call, call
-from tests.model.protocol.postgres import ABORT, COMMIT, COMMIT_AT_ONCE, Session, Statement, Violation
+from tests.model.protocol.explorer import call
+from tests.model.protocol.postgres import ABORT, COMMIT_AT_ONCE, Session, Statement, Violation
 from tests.model.protocol.rules import Rules
 from tests.model.protocol.schema import Chunk, Event, File, Segment, Version
 
@@ -92,19 +92,25 @@ def read_state(file: str, idempotency_key: str | None, *, quiet: bool = True) ->
 # --- storing --------------------------------------------------------------------------------------
 
 
-def store(file: str, number: int, runs: Sequence[str]) -> Statement:
+def store(rules: Rules, file: str, number: int, runs: Sequence[str]) -> Statement:
     """Stores the segments and chunks that the file lacks, for version `number`, and names those that it holds.
 
     A segment is known only if an open or uncollected version lists it: another may be half swept.
     """
 
     def run(session: Session) -> Stored:
+        states = (
+            ("open", "committed")
+            if rules.keep("manifests half swept")
+            else ("open", "committed", "collected")
+        )
         live = {
             segment
-            for version in files.versions_of(session, file, "open", "committed").values()
+            for version in files.versions_of(session, file, *states).values()
             for segment in version.segments
+            if segment in session.rows("segments")
         }
-        known = {files.content_of(session, [segment]): segment for segment in live}
+        known = {session.get("segments", segment).digest: segment for segment in live}
         held = {row.text: chunk for chunk, row in sorted(session.rows("chunks").items()) if row.file == file}
         segments: list[str] = []
         added: list[str] = []
@@ -120,7 +126,7 @@ def store(file: str, number: int, runs: Sequence[str]) -> Statement:
                         carried.append(held[letter])
                 known[letters] = f"{letters}.{file}.{number}"
                 chunks = tuple(held[letter] for letter in letters)
-                session.insert("segments", known[letters], Segment(file, chunks))
+                session.insert("segments", known[letters], Segment(file, chunks, letters))
             segments.append(known[letters])
         shared = tuple(sorted({segment for segment in segments if segment in live}))
         return Stored(tuple(segments), shared, tuple(added), tuple(carried))
@@ -144,7 +150,8 @@ def log_version(
     missing: set[str] = set()
     if look_up and (stored.shared or stored.carried):
         missing.update((yield _look_up(file, stored.shared, stored.carried, models)))
-    yield log.lock_partition(partition)
+    if rules.keep("1 head"):
+        yield log.lock_partition(partition)
     if rules.keep("9"):
         now = yield Statement("read the models again", lambda s: tuple(sorted(s.rows("models"))), quiet=True)
         if late := tuple(model for model in now if model not in models):
@@ -155,7 +162,7 @@ def log_version(
         *then,
     ]
     if events:
-        yield from log.append(rules, partition, events, locked=True)
+        yield from log.append(rules, partition, events, locked=rules.keep("1 head"))
 
 
 def _look_up(file: str, segments: Sequence[str], chunks: Sequence[str], models: Sequence[str]) -> Statement:
@@ -184,7 +191,7 @@ def append(
     number, partition = yield Statement(
         "take a number", lambda session: _number(rules, session, file), quiet=True
     )
-    stored = yield store(file, number, content.split("|") if content else ())
+    stored = yield store(rules, file, number, content.split("|") if content else ())
     yield Statement(
         f"write version {number}",
         lambda session: _insert_committed(session, file, number, stored, expected),
@@ -346,7 +353,7 @@ def add_batch(
     state = yield from _lock_open(rules, file, number, None)
     if state is None:
         return None
-    stored = yield store(file, number, [batches[at]])
+    stored = yield store(rules, file, number, [batches[at]])
     yield Statement(
         f"extend version {number}", lambda session: _extend(session, file, number, stored, began), quiet=True
     )
@@ -371,8 +378,15 @@ def add_batch(
 
 
 def _lock_open(rules: Rules, file: str, number: int, idempotency_key: str | None) -> Steps:
+    if not rules.keep("5 lock"):
+        is_open = yield Statement("is it still open?", lambda session: _is_open(session, file, number))
+        if not is_open:
+            yield ABORT
+            return None
+        yield files.lock_known(file)
+        return (yield read_state(file, idempotency_key))
     yield files.lock_known(file)
-    if rules.keep("5"):
+    if rules.keep("5 open"):
         is_open = yield Statement(
             "is it still open?", lambda session: _is_open(session, file, number), quiet=True
         )
