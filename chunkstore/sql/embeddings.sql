@@ -66,7 +66,7 @@ owed AS MATERIALIZED (
 )
 SELECT o.chunk_id, o.collection, c.text_hash, c.content,
        CASE WHEN o.headings THEN c.metadata -> 'headings' END AS headings,
-       (
+       CASE WHEN t.has_twin THEN (
            SELECT e.chunk_id
            FROM chunks twin
            CROSS JOIN LATERAL (
@@ -80,14 +80,18 @@ SELECT o.chunk_id, o.collection, c.text_hash, c.content,
              AND twin.chunk_id <> c.chunk_id
              AND (SELECT f.collection FROM files f WHERE f.file = twin.file) = o.collection
            LIMIT 1
-       ) AS source,
-       EXISTS (
-           SELECT FROM chunks other
-           WHERE other.text_hash = c.text_hash
-             AND other.chunk_id <> c.chunk_id
-       ) AS has_twin
+       ) END AS source,
+       t.has_twin
 FROM owed o
 JOIN chunks c ON c.chunk_id = o.chunk_id
+CROSS JOIN LATERAL (
+    SELECT EXISTS (
+        SELECT FROM chunks other
+        WHERE other.text_hash = c.text_hash
+          AND other.chunk_id <> c.chunk_id
+    ) AS has_twin
+    OFFSET 0
+) AS t
 ORDER BY o.chunk_id;
 
 -- name: decide_in_turn
