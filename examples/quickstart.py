@@ -18,6 +18,7 @@ import anyio
 import anyio.to_thread
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
 from rich.text import Text
 
 from chunkstore import ChunkStore, ChunkstoreError, Collection, Hit
@@ -187,10 +188,24 @@ def chunks(count: int) -> str:
 
 
 def say_ingested(report: IngestReport) -> None:
-    for path, reason in report.failed:
-        say(f"not ingested: {path}: {reason}")
-    say(f"files: {report.added} added, {report.updated} updated, {report.unchanged} unchanged")
-    say(f"chunks: {report.chunks_added:,} added, {report.chunks_reused:,} reused")
+    """What was read, left out and why, in one table; of files that fail alike the first few."""
+    table = Table.grid(padding=(0, 2))
+    rows = [
+        ("files added", report.added),
+        ("files updated", report.updated),
+        ("files unchanged", report.unchanged),
+        *((f"left out: {reason}", count) for reason, count in sorted(report.left_out.items())),
+        ("chunks added", report.chunks_added),
+        ("chunks reused", report.chunks_reused),
+    ]
+    for name, count in rows:
+        table.add_row(f"  {name}", Text(f"{count:,}", justify="right"))
+    console.print(table)
+    for reason, paths in report.failures().items():
+        for path in paths[:3]:
+            say(f"not ingested: {path}: {reason}")
+        if len(paths) > 3:
+            say(f"… and {len(paths) - 3:,} more: {reason}")
 
 
 def show(hit: Hit) -> None:

@@ -11,7 +11,7 @@ from chunkstore.cli.options import HERE, CollectionName, Device, Json, Where, Ye
 from chunkstore.cli.output import complain, print_json, print_pairs, say
 
 if TYPE_CHECKING:
-    from chunkstore.cli.shapes import FailedFile, Ingested
+    from chunkstore.cli.shapes import Ingested
 
 _AGAIN = Group("Files that were ingested before", sort_key=1)
 _ONE_FILE = Group("What one file may cost", sort_key=2)
@@ -115,13 +115,13 @@ async def ingest(
     if json:
         print_json(result)
     else:
-        _show(result)
+        _show(result, report.failures())
     if result.failed:
         return Exit.PROBLEM
     return Exit.OUTDATED if result.outdated and rechunk is None and not dry_run else Exit.OK
 
 
-def _show(result: "Ingested") -> None:
+def _show(result: "Ingested", failures: dict[str, list[str]]) -> None:
     would_be = " that would be" if result.dry_run else ""
     rows: list[tuple[str, object]] = [
         (f"files{would_be} added", result.added),
@@ -144,15 +144,12 @@ def _show(result: "Ingested") -> None:
         say("nothing was written: this was a dry run")
     if result.waiting:
         say(f"{result.waiting:,} chunks wait to be embedded: run `chunkstore up`, or ingest with --wait")
-    _show_failures(result.failed)
+    _show_failures(failures)
 
 
-def _show_failures(failed: "list[FailedFile]") -> None:
+def _show_failures(failures: dict[str, list[str]]) -> None:
     """The first few of each reason: a folder can hold thousands of files that fail alike."""
-    by_reason: dict[str, list[str]] = {}
-    for failure in failed:
-        by_reason.setdefault(failure.reason, []).append(failure.path)
-    for reason, paths in by_reason.items():
+    for reason, paths in failures.items():
         for path in paths[:_SHOWN_FAILURES]:
             complain(f"{path}: {reason}")
         if len(paths) > _SHOWN_FAILURES:

@@ -61,6 +61,13 @@ class IngestReport(msgspec.Struct, frozen=True, kw_only=True):
     embedded: int | None = None
     """Chunks that a model embedded for it, where the caller waited for that."""
 
+    def failures(self) -> dict[str, list[str]]:
+        """The paths that failed, by reason: in an unselected folder thousands can fail alike."""
+        by_reason: dict[str, list[str]] = {}
+        for path, reason in self.failed:
+            by_reason.setdefault(reason, []).append(path)
+        return by_reason
+
 
 class Tally:
     """Counts outcomes as they come, and tells of each."""
