@@ -71,6 +71,7 @@ _HTML = re.compile(
 )
 _HEADER_LINE = re.compile(rb"[!-9;-~]{1,76}:[ \t]?[^\r\n]*\r?\n(?:[ \t][^\r\n]*\r?\n)*")
 _MAIL_HEADERS = frozenset({b"from", b"date", b"subject", b"message-id", b"mime-version", b"received", b"to"})
+_LONGEST_HEADER = 1_000
 _NOTEBOOK = re.compile(rb'"nbformat"\s*:\s*\d')
 
 
@@ -165,7 +166,6 @@ def _is_mail(head: bytes) -> bool:
     while line := _HEADER_LINE.match(head, position):
         found.add(line[0].partition(b":")[0].lower())
         position = line.end()
-    ended = (
-        head[position : position + 2].startswith((b"\n", b"\r\n")) or position + 200 > len(head) > position
-    )
+    cut_short = len(head) >= _HEAD_BYTES and position > len(head) - _LONGEST_HEADER
+    ended = head.startswith((b"\n", b"\r\n"), position) or cut_short
     return ended and len(found & _MAIL_HEADERS) >= 2
