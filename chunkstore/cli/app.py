@@ -23,9 +23,9 @@ For example, on a machine with nothing installed:
   chunkstore ingest docs/ --wait
   chunkstore search "how do leases expire?\"""",
     help_format="plaintext",
-    help_epilogue=f"""Every command but models takes --dsn, --schema and --data, and reads CHUNKSTORE_DSN,
-CHUNKSTORE_SCHEMA and CHUNKSTORE_DATA where they are not given. Without a DSN
-the store is in an embedded Postgres in the data folder.
+    help_epilogue=f"""Every command but models takes --dsn, --schema and --data, and reads
+CHUNKSTORE_DSN, CHUNKSTORE_SCHEMA and CHUNKSTORE_DATA where they are not given.
+Without a DSN the store is in an embedded Postgres in the data folder.
 
 Data goes to standard output (with --json: as JSON), all else to standard error.
 
@@ -35,7 +35,11 @@ Data goes to standard output (with --json: as JSON), all else to standard error.
 collections = App(
     name="collection",
     sort_key=2,
-    help="Create and list collections.",
+    help="""Create and list collections.
+
+For example:
+  chunkstore collection create notes --model minilm
+  chunkstore collection list""",
     group=SET_UP,
     help_format="plaintext",
     help_epilogue="",
@@ -44,7 +48,12 @@ collections = App(
 dead_letters = App(
     name="dead-letters",
     sort_key=3,
-    help="List, show, retry and discard the chunks that consumers gave up on.",
+    help="""List, show, retry and discard the chunks that consumers gave up on.
+
+For example:
+  chunkstore dead-letters list
+  chunkstore dead-letters show 4711
+  chunkstore dead-letters retry 4711""",
     group=CHECK,
     help_format="plaintext",
     help_epilogue="",

@@ -31,8 +31,8 @@ MEANINGS = """Exit codes:
        (ingest), chunks were given up (consume), another write came first
   2    bad usage or bad input; nothing was written
   3    the database cannot be used: no server, no rights, not migrated
-  4    done, but files were left as an earlier chunker or parser made them, since
-       nobody could be asked (ingest: give --rechunk or --no-rechunk)
+  4    done, but files were left as an earlier chunker or parser made them,
+       since nobody could be asked (ingest: give --rechunk or --no-rechunk)
   130  ended by Ctrl-C
   143  ended by SIGTERM before it was done (up, and consume and project without
        --drain, finish what they have in hand and end with 0)"""

@@ -25,7 +25,7 @@ OneCollection = Annotated[
 OneModel = Annotated[
     str | None, Parameter(name=("--model", "-m"), help="Of this model alone; of all unless given.")
 ]
-Ids = Annotated[list[int], Parameter(negative="", help="Ids of chunks, as `dead-letters list` shows them.")]
+Ids = Annotated[list[int], FLAG, Parameter(help="Ids of chunks, as `dead-letters list` shows them.")]
 All = Annotated[
     bool, FLAG, Parameter(name="--all", help="Every open one, of the collection and the model where given.")
 ]
