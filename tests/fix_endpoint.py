@@ -15,6 +15,9 @@ from typing import Any
 import msgspec
 import pytest
 
+from chunkstore.models.endpoint import sending
+from chunkstore.models.endpoint.model import EndpointModel
+from chunkstore.models.endpoint.options import Options
 from chunkstore.models.hashing import HashingModel
 
 DIMENSIONS = 8
@@ -204,6 +207,19 @@ class Endpoint:
                 pass
 
         return Handler
+
+
+def model_of(endpoint: Endpoint, **options: Any) -> EndpointModel:
+    """A model behind the server, by its address alone."""
+    given = {"model": "m", "url": endpoint.url, "dimensions": DIMENSIONS} | options
+    return EndpointModel(Options(**given))
+
+
+@pytest.fixture
+def quickly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pauses of hundredths of a second where the server names none."""
+    monkeypatch.setattr(sending, "_FIRST_PAUSE", 0.01)
+    monkeypatch.setattr(sending, "_LONGEST_PAUSE", 0.02)
 
 
 @pytest.fixture

@@ -9,15 +9,13 @@ import pytest
 from chunkstore.collection import Collection
 from chunkstore.errors import ModelRefused, ModelUnavailable
 from chunkstore.model import Chunk
-from chunkstore.models.endpoint import sending
 from chunkstore.models.endpoint.model import EndpointModel
-from chunkstore.models.endpoint.options import Options
 from chunkstore.store import ChunkStore
 from consumers import breaker
 from consumers.embedding import ConsumeReport, EmbeddingConsumer
 from projections.projector import Projector
 from tests.faults.asking import value, values
-from tests.fix_endpoint import DIMENSIONS, KEY, Endpoint, failing, good, saying, tokens_of, when
+from tests.fix_endpoint import KEY, Endpoint, failing, good, model_of, saying, tokens_of, when
 from tests.store.fix_store import store
 
 __all__ = ["store"]
@@ -26,17 +24,14 @@ POISON = "the poisonous text"
 
 
 @pytest.fixture(autouse=True)
-def quickly(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pauses of hundredths of a second."""
-    monkeypatch.setattr(sending, "_FIRST_PAUSE", 0.01)
-    monkeypatch.setattr(sending, "_LONGEST_PAUSE", 0.02)
+def soon(monkeypatch: pytest.MonkeyPatch, quickly: None) -> None:
+    """Pauses of hundredths of a second between claims too."""
     monkeypatch.setattr(breaker, "_FIRST_PAUSE", 0.02)
     monkeypatch.setattr(breaker, "_LONGEST_PAUSE", 0.1)
 
 
-def model_of(endpoint: Endpoint, **options: Any) -> EndpointModel:
-    given = {"dimensions": DIMENSIONS, "patience": 0.1} | options
-    return EndpointModel(Options(model="m", url=endpoint.url, **given))
+def impatient(endpoint: Endpoint, **options: Any) -> EndpointModel:
+    return model_of(endpoint, **({"patience": 0.1} | options))
 
 
 def texts(count: int) -> list[str]:
@@ -62,7 +57,7 @@ async def test_a_server_that_comes_back_finds_every_chunk_waiting_and_no_attempt
 ) -> None:
     away = Endpoint()
     away.stop()
-    model = model_of(away)
+    model = impatient(away)
     await filled(store, model, *texts(300))
     outages: list[ModelUnavailable] = []
     enough = anyio.Event()
@@ -96,7 +91,7 @@ async def test_a_server_that_comes_back_finds_every_chunk_waiting_and_no_attempt
 async def test_a_server_that_fails_for_a_while_costs_no_attempts(
     store: ChunkStore, endpoint: Endpoint, status: int
 ) -> None:
-    model = model_of(endpoint)
+    model = impatient(endpoint)
     await filled(store, model, *texts(100))
     endpoint.then(*[failing(status)] * 60)
     report = await drain(store, model)
@@ -115,7 +110,7 @@ async def test_of_256_texts_only_the_poisonous_one_becomes_a_dead_letter(
         "short": (saying(b'{"data": [{"index": 0, "embedding": [1.0]}]}'), "gave no answer that can be used"),
     }[answer]
     endpoint.always = when(POISON, behaviour)
-    model = model_of(endpoint)
+    model = impatient(endpoint)
     contents = texts(256)
     contents[100] = POISON
     docs = await filled(store, model, *contents)
@@ -132,7 +127,7 @@ async def test_of_256_texts_only_the_poisonous_one_becomes_a_dead_letter(
 
 async def test_the_cured_service_takes_the_dead_letter_back(store: ChunkStore, endpoint: Endpoint) -> None:
     endpoint.always = when(POISON, failing(400))
-    model = model_of(endpoint)
+    model = impatient(endpoint)
     docs = await filled(store, model, "one", POISON)
     await drain(store, model)
     endpoint.always = good
@@ -157,7 +152,7 @@ async def test_a_limit_that_is_stricter_than_a_batch_slows_down_and_starves_nobo
         return failing(429, retry_after="0.05")(request)
 
     endpoint.always = limited
-    model = model_of(endpoint, inputs=8, concurrency=2, patience=0.01)
+    model = impatient(endpoint, inputs=8, concurrency=2, patience=0.01)
     await filled(store, model, *texts(256))
     report = await drain(store, model)
     assert (report.stored, report.halved, report.retried, report.dead_letters) == (256, 0, 0, 0)
@@ -171,7 +166,7 @@ async def test_a_refusal_ends_the_consumer_and_gives_back_what_it_held(
     store: ChunkStore, endpoint: Endpoint, status: int
 ) -> None:
     endpoint.always = failing(status)
-    model = model_of(endpoint)
+    model = impatient(endpoint)
     await filled(store, model, *texts(300))
     with pytest.raises(ModelRefused, match=f"answered {status}"):
         await drain(store, model)
@@ -183,7 +178,7 @@ async def test_a_refusal_ends_the_consumer_and_gives_back_what_it_held(
 
 
 async def test_the_report_says_what_the_run_cost(store: ChunkStore, endpoint: Endpoint) -> None:
-    model = model_of(endpoint, price=2.0)
+    model = impatient(endpoint, price=2.0)
     model.embed(["before the run"])
     await filled(store, model, *texts(100))
     spent = (await drain(store, model)).spent
@@ -202,7 +197,7 @@ async def test_the_key_is_in_no_log_and_no_dead_letter(
     caplog.set_level(logging.DEBUG)
     monkeypatch.setenv("ANY_KEY", KEY)
     endpoint.always = when(POISON, failing(400, f"with the key {KEY}"))
-    model = model_of(endpoint, key_env="ANY_KEY")
+    model = impatient(endpoint, key_env="ANY_KEY")
     docs = await filled(store, model, "one", POISON)
     await drain(store, model)
     assert endpoint.requests[0].headers["authorization"] == f"Bearer {KEY}"
@@ -214,7 +209,7 @@ async def test_the_key_is_in_no_log_and_no_dead_letter(
 async def test_queries_have_a_prefix_of_their_own_and_are_asked_once(
     store: ChunkStore, endpoint: Endpoint
 ) -> None:
-    model = model_of(endpoint, document_prefix="passage: ", query_prefix="query: ")
+    model = impatient(endpoint, document_prefix="passage: ", query_prefix="query: ")
     docs = await filled(store, model, "one", "two")
     await drain(store, model)
     await Projector(store, model.name).run(drain=True)
