@@ -18,9 +18,9 @@ from tests.model.protocol.checking import (
     spare_row,
     trace_text,
 )
-from tests.model.protocol.explorer import Scenario
 from tests.model.protocol.mutants import ELSEWHERE, MUTANTS, SPARES, Mutant, Spare
 from tests.model.protocol.scenarios import scenarios
+from tests.model.protocol.states import Scenario
 
 RULES = {str(number) for number in range(1, 23)}
 

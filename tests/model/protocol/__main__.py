@@ -19,9 +19,10 @@ from tests.model.protocol.checking import (
     spare_row,
     trace_text,
 )
-from tests.model.protocol.explorer import Result, Scenario
 from tests.model.protocol.mutants import MUTANTS, SPARES
-from tests.model.protocol.scenarios import at_large, scenarios
+from tests.model.protocol.removal import at_large
+from tests.model.protocol.scenarios import scenarios
+from tests.model.protocol.states import Result, Scenario
 
 HERE = Path(__file__).parent
 DOCS = HERE.parents[2] / "docs" / "reliability.md"

@@ -5,11 +5,12 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from tests.model.protocol.clock import time_passes
-from tests.model.protocol.explorer import Counterexample, Explorer, Result, Scenario
+from tests.model.protocol.explorer import Explorer
 from tests.model.protocol.invariants import check_of
 from tests.model.protocol.mutants import ELSEWHERE, Mutant, Spare
 from tests.model.protocol.rules import Rules
 from tests.model.protocol.scenarios import scenarios
+from tests.model.protocol.states import Counterexample, Result, Scenario
 
 
 class Bounds(NamedTuple):

@@ -3,7 +3,7 @@
 from collections.abc import Generator, Iterable
 from typing import Any
 
-from tests.model.protocol import files, log, writer
+from tests.model.protocol import files, log, streams
 from tests.model.protocol.postgres import (
     COMMIT,
     COMMIT_AT_ONCE,
@@ -83,7 +83,7 @@ def _abandon_overdue(session: Session, file: str) -> tuple[int, ...]:
             raise Violation(
                 "deadline", f"version {number} is abandoned at once after a batch renewed its deadline"
             )
-        writer.abandon(session, file, number)
+        streams.abandon(session, file, number)
     return tuple(sorted(overdue))
 
 

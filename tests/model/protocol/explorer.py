@@ -1,126 +1,29 @@
 """Visits every state that some processes can reach, breadth first, so that what it finds is a shortest way.
 
-A process is a program: a generator that yields statements and is sent their results. What it holds in memory is
-what it was sent, so a state is small: the tables, and for each process its program's name, its arguments, the
+A process is a program: a generator that yields statements and is sent their results. What it holds in memory
+is what it was sent, so a state is small: the tables, and for each process its program, its arguments, the
 results so far, and the writes and locks of its open transaction. Equal parts of states are stored once.
 """
 
 from collections import deque
-from collections.abc import Callable, Generator, Hashable, Iterator
-from typing import Any, NamedTuple
+from collections.abc import Callable, Hashable, Iterator
+from typing import Any
 
-from tests.model.protocol.postgres import Blocked, Idle, Options, Place, Session, Statement, Violation
+from tests.model.protocol.postgres import Blocked, Idle, Options, Session, Statement, Violation
 from tests.model.protocol.schema import IMMUTABLE, LOCK_ORDER, TABLES, Tables
-
-Program = Callable[..., Generator[Statement, Any, "Call | None"]]
-
-
-class Call(NamedTuple):
-    """A program and what it is called with; a program may end with the call that goes on for it."""
-
-    program: Program
-    args: tuple[Any, ...] = ()
-
-
-def call(program: Program, *args: Any) -> Call:
-    """The program with its arguments."""
-    return Call(program, args)
-
-
-class Process(NamedTuple):
-    """One process: its calls one after the other, or again and again."""
-
-    name: str
-    script: tuple[Call, ...]
-    repeats: bool = False
-    crashes: bool = False
-    """Whether the scenario's crash may hit it."""
-    comes_back: bool = True
-    """Whether it begins the interrupted call anew after a crash, with an empty memory."""
-    kept_back: bool = False
-    """Whether it runs only when nobody else can: housekeeping that must leave nothing undone."""
-
-
-class Memory(NamedTuple):
-    """A process in one state."""
-
-    turn: int
-    """Which call of the script it is in."""
-    call: Call | None
-    """None where it has ended or died."""
-    results: tuple[Any, ...] = ()
-    writes: frozenset[tuple[str, Hashable, Any]] = frozenset()
-    locks: frozenset[tuple[Place, int]] = frozenset()
-
-
-_ENDED = Memory(0, None)
-
-
-class Budget(NamedTuple):
-    """What may still go wrong."""
-
-    crashes: int = 0
-    expiries: int = 0
-
-
-class Scenario(NamedTuple):
-    """Some processes over some tables, and what is checked."""
-
-    name: str
-    tables: Tables
-    processes: tuple[Process, ...]
-    crashes: int = 0
-    expiries: int = 0
-    """How many leases and deadlines may run out while their holder is alive. They all do once nobody can move."""
-    rules: Any = None
-    """What the protocol leaves open, chosen for this scenario; a mutant leaves out of it."""
-    served: frozenset[str] = frozenset("m")
-    """The models that have consumers and a projector, which must have done everything at the end."""
-    collects: bool = False
-    """Whether a collector runs, which must have left nothing at the end."""
-
-
-class Counterexample(NamedTuple):
-    """What was broken, how, and the shortest way there, a statement a line."""
-
-    broken: str
-    what: str
-    trace: tuple[str, ...]
-
-
-class Result(NamedTuple):
-    """What an exploration came to."""
-
-    states: int
-    transitions: int
-    ends: int
-    counterexample: Counterexample | None
-    complete: bool = True
-
-
-State = tuple[int, ...]
-
-
-class Check(NamedTuple):
-    """The invariants of every state and those of end states; each raises Violation."""
-
-    always: Callable[[Tables], None]
-    at_the_end: Callable[[Tables], None]
-
-
-class _Pool:
-    """Values by number: equal values have one number."""
-
-    def __init__(self) -> None:
-        self.values: list[Any] = []
-        self._numbers: dict[Any, int] = {}
-
-    def number(self, key: Hashable, value: Any) -> int:
-        number = self._numbers.get(key)
-        if number is None:
-            number = self._numbers[key] = len(self.values)
-            self.values.append(value)
-        return number
+from tests.model.protocol.states import (
+    ENDED,
+    Budget,
+    Call,
+    Check,
+    Counterexample,
+    Memory,
+    Pool,
+    Process,
+    Result,
+    Scenario,
+    State,
+)
 
 
 class Explorer:
@@ -144,10 +47,10 @@ class Explorer:
         self._reduced = reduced
         self._rank = LOCK_ORDER if in_order else {}
         self._limit = limit
-        self._tables = {table: _Pool() for table in TABLES}
-        self._databases = _Pool()
-        self._memories = _Pool()
-        self._budgets = _Pool()
+        self._tables = {table: Pool() for table in TABLES}
+        self._databases = Pool()
+        self._memories = Pool()
+        self._budgets = Pool()
         self._upcoming: dict[int, Statement | Call | None] = {}
         self._checked: set[int] = set()
         self.ends: set[frozenset[tuple[str, frozenset[tuple[Hashable, Any]]]]] = set()
@@ -341,7 +244,7 @@ class Explorer:
         turn += 1
         if turn == len(process.script):
             if not process.repeats:
-                return _ENDED
+                return ENDED
             turn = 0
         return Memory(turn, process.script[turn])
 
@@ -412,7 +315,7 @@ class Explorer:
     def _killed(process: Process, memory: Memory) -> Memory:
         if process.comes_back:
             return Memory(memory.turn, process.script[memory.turn])
-        return _ENDED
+        return ENDED
 
     def _passing(self, state: State, *, hurried: bool) -> Iterator[tuple[tuple[str, ...], State]]:
         for label, tables in self._time_passes(self._tables_of(state[0]), hurried):

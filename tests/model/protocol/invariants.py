@@ -2,10 +2,10 @@
 
 from collections.abc import Iterator
 
-from tests.model.protocol.explorer import Check, Scenario
 from tests.model.protocol.postgres import Violation
 from tests.model.protocol.rules import Rules
 from tests.model.protocol.schema import Tables
+from tests.model.protocol.states import Check, Scenario
 
 # A range that is taken over this often comes back for ever.
 FOR_EVER = 8
@@ -54,7 +54,7 @@ def _manifests_exist(tables: Tables) -> None:
 
 
 def _rows_stand_on_chunks(tables: Tables) -> None:
-    """4: no embedding, search row, active row or dead letter without its chunk; none is embedded and given up."""
+    """4: no embedding, search or active row or dead letter without its chunk; none embedded and given up."""
     for table in ("embeddings", "search", "active_rows", "dead_letters"):
         for key in sorted(tables[table]):
             if key[0] not in tables["chunks"]:

@@ -1,14 +1,14 @@
 """The part of Postgres that the protocol stands on: rows, row locks, transactions under READ COMMITTED.
 
-A statement sees what is committed when it runs and what its own transaction wrote. Writes become visible at the
-commit, all at once. A statement that needs a row which another transaction holds waits, which here means that
-it cannot run yet; a statement that would lock *and* read under its old snapshot is written as two.
+A statement sees what is committed when it runs and what its own transaction wrote. Writes become visible at
+the commit, all at once. A statement that needs a row which another transaction holds waits: it cannot run.
+A statement that would lock *and* read under its old snapshot is written as two.
 """
 
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
-Key = Hashable
+Key = Any
 Row = Any
 Rows = Mapping[Key, Row]
 Place = tuple[str, Key]
@@ -46,8 +46,8 @@ class Idle(Exception):
 class Statement(NamedTuple):
     """One SQL statement: what a trace calls it and what it does.
 
-    A `quiet` one touches only what its transaction has locked or written already, so that nothing which another
-    process does meanwhile can change it or be changed by it: it runs at once after the statement before it.
+    A `quiet` one touches only what its transaction has locked or written already, so that nothing that
+    another process does meanwhile changes it or is changed by it: it runs at once after the one before it.
     """
 
     label: str
@@ -99,7 +99,7 @@ class Session:
             view = self._views[table] = {key: row for key, row in merged.items() if row is not None}
         return view
 
-    def get(self, table: str, key: Key) -> Row | None:
+    def get(self, table: str, key: Key) -> Row:
         """One row, or None."""
         mine = self._writes.get(table)
         if mine is not None and key in mine:

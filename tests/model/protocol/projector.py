@@ -1,15 +1,13 @@
-"""The projector: follows the log in order and switches files to their complete targets (rules 15 to 18, 22)."""
+"""The projector: follows the log and switches files to their complete targets (rules 15 to 17, 22)."""
 
 from collections.abc import Generator, Sequence
 from typing import Any
 
-from tests.model.protocol import consumer, files, log
-from tests.model.protocol.explorer import call
+from tests.model.protocol import completion, files, log, superseded
 from tests.model.protocol.postgres import (
     ABORT,
     COMMIT,
     COMMIT_AT_ONCE,
-    KEY_SHARE,
     UPDATE,
     Idle,
     Session,
@@ -18,6 +16,7 @@ from tests.model.protocol.postgres import (
 )
 from tests.model.protocol.rules import Rules
 from tests.model.protocol.schema import Active, Checkpoint, Event
+from tests.model.protocol.states import call
 
 Steps = Generator[Statement, Any, Any]
 
@@ -106,7 +105,7 @@ def activate(
 ) -> Steps:
     """Switches the files whose target is complete, one a transaction: checkpoint, file, rows, partition."""
     if not left:
-        return call(clear, me, model, partition, epoch, events)
+        return call(superseded.clear, me, model, partition, epoch, events)
     file = left[0]
     mine = yield Statement(
         "lock the checkpoint", lambda session: _lock_checkpoint(session, me, model, partition, epoch)
@@ -175,7 +174,7 @@ def _switch(rules: Rules, session: Session, model: str, file: str, target: int |
         missing = [
             chunk for chunk in dict.fromkeys(chunks) if (chunk, model, "live") not in session.rows("search")
         ]
-        consumer.stage(session, model, missing)
+        completion.stage(session, model, missing)
     old = set(files.chunks_of(session, files.segments_of(session, file, now.version)))
     departed = old - set(chunks)
     if not rules.keep("manifests departed"):
@@ -212,112 +211,3 @@ def _counted(session: Session, model: str, file: str) -> int:
         for event in session.rows("events").values()
         if event.type == "chunks_embedded" and event.model == model and event.file == file
     )
-
-
-# --- what is superseded -----------------------------------------------------------------------------
-
-
-def clear(rules: Rules, me: str, model: str, partition: int, epoch: int, events: tuple[Event, ...]) -> Steps:
-    """Removes search rows that a switch, a rollback, a late commit or a late embedding superseded (rule 18)."""
-    event, *rest = events
-    if not rest:
-        return call(release, model, partition, epoch, event.version)
-    if not rules.keep(f"18 {event.type}") or event.file is None:
-        return call(clear, me, model, partition, epoch, tuple(rest))
-    idle = yield Statement(
-        f"find what {log.described(event)} left behind", lambda session: _idle(rules, session, model, event)
-    )
-    for file, chunks in idle:
-        yield from _remove_superseded(rules, model, file, chunks)
-    return call(clear, me, model, partition, epoch, tuple(rest))
-
-
-def _remove_superseded(rules: Rules, model: str, file: str, chunks: tuple[str, ...]) -> Steps:
-    if rules.keep("18 lock"):
-        yield files.lock_known(file)
-        yield Statement(
-            "remove superseded search rows", lambda s: _remove(rules, s, model, file, chunks), quiet=True
-        )
-    else:
-        superseded = yield Statement(
-            "what is superseded?", lambda s: _superseded(rules, s, model, file, chunks)
-        )
-        yield Statement("remove search rows", lambda session: _delete(session, model, superseded))
-    yield COMMIT_AT_ONCE
-
-
-def _idle(
-    rules: Rules, session: Session, model: str, event: Event
-) -> tuple[tuple[str, tuple[str, ...]], ...]:
-    """The chunks, by file, whose search rows the event gives a reason to look at."""
-    assert event.file is not None
-    owners = session.rows("chunks")
-    found: list[tuple[str, tuple[str, ...]]] = []
-    for file in event.file.split(" "):
-        if event.type == "chunks_embedded":
-            looked_at = {chunk for chunk in event.chunks if chunk in owners and owners[chunk].file == file}
-            looked_at -= _kept(rules, session, model, file)
-        elif event.type in ("version_activated", "target_changed"):
-            looked_at = _left_behind(session, file, event.previous or 0, event.version)
-        elif event.type == "version_abandoned" or not event.target:
-            looked_at = _left_behind(session, file, event.version, session.get("files", file).target)
-        else:
-            continue
-        staged = (chunk for chunk in looked_at if (chunk, model, "live") in session.rows("search"))
-        if idle := tuple(sorted(staged)):
-            found.append((file, idle))
-    return tuple(found)
-
-
-def _left_behind(session: Session, file: str, previous: int, active: int) -> set[str]:
-    """What the versions from one to another name and the other does not."""
-    low, high = min(previous, active), max(previous, active)
-    old = {
-        chunk
-        for (owner, number), version in session.rows("versions").items()
-        if owner == file and low <= number <= high and number != active
-        for chunk in files.chunks_of(session, version.segments)
-    }
-    return old - set(files.chunks_of(session, files.segments_of(session, file, active)))
-
-
-def _kept(rules: Rules, session: Session, model: str, file: str) -> set[str]:
-    """What is active, target or open keeps its search rows."""
-    active = session.get("active", (file, model))
-    segments = files.needed_segments(session, file) if rules.keep("18 needed stays") else set[str]()
-    if active is not None and rules.keep("18 active stays"):
-        segments |= set(files.segments_of(session, file, active.version))
-    return set(files.chunks_of(session, segments))
-
-
-def _superseded(
-    rules: Rules, session: Session, model: str, file: str, chunks: Sequence[str]
-) -> tuple[str, ...]:
-    kept = _kept(rules, session, model, file)
-    return tuple(chunk for chunk in chunks if chunk not in kept)
-
-
-def _remove(rules: Rules, session: Session, model: str, file: str, chunks: Sequence[str]) -> None:
-    _delete(session, model, _superseded(rules, session, model, file, chunks))
-
-
-def _delete(session: Session, model: str, chunks: Sequence[str]) -> None:
-    if not chunks:
-        return
-    session.lock("search_table", model, KEY_SHARE)
-    for chunk in chunks:
-        session.delete("search", (chunk, model, "live"))
-
-
-def release(rules: Rules, model: str, partition: int, epoch: int, position: int) -> Steps:
-    """Moves the checkpoint, if it is still held under the epoch, and gives its lease back."""
-    yield Statement(
-        "move the checkpoint", lambda session: _release(session, model, partition, epoch, position)
-    )
-    yield COMMIT_AT_ONCE
-
-
-def _release(session: Session, model: str, partition: int, epoch: int, position: int) -> None:
-    checkpoint: Checkpoint = session.get("checkpoints", (model, partition))
-    if checkpoint.epoch == epoch:
-        session.update("checkpoints", (model, partition), Checkpoint(position, epoch))

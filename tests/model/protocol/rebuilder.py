@@ -1,13 +1,13 @@
-"""Rebuild: fill a second pair of tables beside the live one, then swap them under all checkpoints (20 and 21)."""
+"""Rebuild: fill a second pair of tables, then swap them in under all checkpoints (rules 20 and 21)."""
 
 from collections.abc import Generator
 from typing import Any
 
 from tests.model.protocol import files
-from tests.model.protocol.explorer import call
 from tests.model.protocol.postgres import COMMIT_AT_ONCE, KEY_SHARE, NO_KEY_UPDATE, UPDATE, Session, Statement
 from tests.model.protocol.rules import Rules
 from tests.model.protocol.schema import Active
+from tests.model.protocol.states import call
 
 Steps = Generator[Statement, Any, Any]
 Replayed = tuple[tuple[str, int], ...]

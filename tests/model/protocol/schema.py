@@ -1,6 +1,6 @@
 """The tables of a store, as small as the protocol allows: numbers and letters, one collection, a few rows.
 
-A chunk's text is one letter. A file's content is a string such as `ab|c`: segments are parted by a bar. Numbers
+A chunk's text is one letter. A file's content is a string such as `ab|c`: a bar parts segments. Numbers
 that a sequence would give are names that say who made the row, so that traces can be read.
 """
 
