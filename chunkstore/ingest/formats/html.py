@@ -13,7 +13,7 @@ _LEFT_OUT = [
     *("nav", "footer", "[role=navigation]", "[role=search]", "svg", "button", "select", "textarea"),
     *("a.headerlink", "a.anchor", "a.anchorjs-link", "a.footnote-back"),
 ]
-_TITLE = re.compile(r"<title\b[^>]*>([^<]*)", re.IGNORECASE)
+_TITLE = re.compile(r"<title\b[^>]{0,500}>([^<]{0,1000})", re.IGNORECASE)
 _FIRST_HEADING = re.compile(r"<h1[\s>]", re.IGNORECASE)
 _TAG = re.compile(r"</?[a-zA-Z!?]")
 _MAX_DEPTH = 1_024

@@ -16,8 +16,9 @@ _LONG_LINE = 2_000
 _ESCAPE = re.compile(
     r"\\(?:u([dD][89abAB][0-9a-fA-F]{2})\\u([dD][c-fC-F][0-9a-fA-F]{2})|u([0-9a-fA-F]{4})|.)"
 )
-_NOT_JSON = re.compile(r'("(?:[^"\\\n]|\\.)*+")|//[^\n]*+|/\*.*?\*/|,(?=\s*[}\]])', re.DOTALL)
-_COMMENT = re.compile(r'("(?:[^"\\\n]|\\.)*+")|//[^\n]*+|/\*.*?\*/', re.DOTALL)
+_COMMENT = re.compile(r'("(?:[^"\\\n]|\\.)*+")|//[^\n]*+|/\*.*?(?:\*/|\Z)', re.DOTALL)
+_LAST_COMMA = re.compile(r'("(?:[^"\\\n]|\\.)*+")|,(?=\s*[}\]])')
+"""Both match whole strings as well, which are put back: nothing inside one is a comment or a comma."""
 
 
 def read(content: bytes) -> Document:
@@ -58,11 +59,15 @@ def _lenient(text: str, error: json.JSONDecodeError) -> Document:
         if error.msg == "Extra data":
             _check_lines(text)
         else:
-            uncommented = _COMMENT.sub(lambda found: found[1] or "", text)
-            loaded(_NOT_JSON.sub(lambda found: found[1] or "", uncommented))
+            uncommented = _COMMENT.sub(_only_string, text)
+            loaded(_LAST_COMMA.sub(_only_string, uncommented))
     except (json.JSONDecodeError, UnreadableFile):
         raise refused(error) from error
     return _document(text)
+
+
+def _only_string(found: re.Match[str]) -> str:
+    return found[1] or ""
 
 
 def _check_lines(text: str) -> None:

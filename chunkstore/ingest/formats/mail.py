@@ -17,12 +17,14 @@ from chunkstore.ingest.formats.marking import blocks, heading, one_line, plain
 
 _HEADERS = ("From", "To", "Cc", "Date")
 _MAX_DEPTH = 20
+_LONGEST_HEADER = 10_000
+"""Characters of a header that are decoded: the time for that grows with the square of its length."""
 
 
 def read(content: bytes) -> Document:
     """The message. Raises UnreadableFile for what has no header of an e-mail, or no text at all."""
     message = BytesParser(EmailMessage, policy=policy.default).parsebytes(content)
-    if not any(message.get_all(name) for name in (*_HEADERS, "Subject", "Message-ID", "MIME-Version")):
+    if not any(name in message for name in (*_HEADERS, "Subject", "Message-ID", "MIME-Version")):
         raise UnreadableFile("not an e-mail: it does not begin with the headers of one")
     text = blocks(_written(message, 0))
     if not text:
@@ -41,11 +43,12 @@ def _written(message: EmailMessage, depth: int) -> Iterator[str]:
 
 
 def _header(message: EmailMessage, name: str) -> str:
-    """The decoded header; as it stands where the standard library cannot take it apart."""
+    """The decoded header; as it stands where it is very long or the standard library cannot decode it."""
+    raw = next((str(value) for key, value in message.raw_items() if key.lower() == name.lower()), "")
     try:
-        value = str(message.get(name, ""))
+        value = str(message.get(name, "")) if len(raw) <= _LONGEST_HEADER else raw[:_LONGEST_HEADER]
     except Exception:  # noqa: BLE001 - its parsers raise what they like for broken headers
-        value = next((str(raw) for key, raw in message.raw_items() if key.lower() == name.lower()), "")
+        value = raw
     return one_line(value.encode(errors="replace").decode())
 
 

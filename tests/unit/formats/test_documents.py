@@ -3,12 +3,14 @@
 import resource
 import time
 import zipfile
+from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
 
 import msgspec
 import pytest
 
+from chunkstore.errors import UnreadableFile
 from chunkstore.ingest.chunking import Chunker
 from chunkstore.ingest.document import Document
 from chunkstore.ingest.formats.builtin import BUILTIN
@@ -131,6 +133,34 @@ def test_time_grows_in_proportion_to_the_file(kind: str, size: int, tmp_path: Pa
     large.write_bytes(big(kind, 8 * size))
     parse(small)
     assert min(seconds(large) for _ in range(2)) < 20 * max(0.01, min(seconds(small) for _ in range(3)))
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.json", b"[/*" * 100_000),
+        ("a.json", b'["\\' * 100_000),
+        ("a.json", b"[1" + b", " * 200_000),
+        ("a.html", b"<title" * 100_000 + b"<p>x"),
+        ("a.html", b"<table><tr><td>" * 300 + b"x" * 100_000),
+        ("a.txt", b"<!--" * 100_000),
+        ("a.txt", b"<meta " * 100_000 + b"\xe4"),
+        ("a.txt", b"a:b\n " * 100_000),
+        ("a.csv", b'"' * 300_001),
+        ("a.csv", b"," * 300_000 + b"x\n"),
+        ("a.eml", b"Subject: " + b"=?utf-8?q?a?= " * 10_000 + b"\nFrom: a\n\nx"),
+        ("a.eml", b"From: " + b"(" * 10_000 + b"\nSubject: x\n\nx"),
+        ("a.eml", b"Subject: x\nFrom: a\n\n" + b"=" * 300_000 + b"x"),
+        ("a.pdf", b"%PDF-1.7\n" + b"1 0 obj\n" * 40_000 + b"%%EOF"),
+    ],
+)
+def test_no_text_of_a_third_of_a_megabyte_takes_seconds(name: str, content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / name
+    path.write_bytes(content)
+    begun = time.process_time()
+    with suppress(UnreadableFile):
+        parse(path)
+    assert time.process_time() - begun < 3
 
 
 def seconds(path: Path) -> float:
