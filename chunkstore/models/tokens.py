@@ -23,6 +23,7 @@ class Tokens:
 
     def __init__(self, tokenizer: "Tokenizer", most: int) -> None:
         self.most: Final = most
+        self._counted: dict[str, int] = {}
         self.described: Final = tokenizer.to_str()
         self._cutting = tokenizer
         self._cutting.no_padding()
@@ -30,11 +31,21 @@ class Tokens:
 
     def ids(self, texts: Sequence[str]) -> list[list[int]]:
         """The numbers of each text's tokens, special ones included, at most `most`."""
-        return [encoding.ids for encoding in self._cutting.encode_batch_fast(list(texts))]
+        read = [encoding.ids for encoding in self._cutting.encode_batch_fast(list(texts))]
+        pairs = zip(texts, map(len, read), strict=True)
+        self._counted = {text: count for text, count in pairs if count < self.most}
+        return read
 
     def counts(self, texts: Sequence[str]) -> list[int]:
-        """How many tokens each text has, special ones included, uncut."""
-        return [len(encoding) for encoding in self._counting.encode_batch_fast(list(texts))]
+        """How many tokens each text has, special ones included, uncut; of texts just read it is known."""
+        counted = self._counted
+        unknown = [text for text in texts if text not in counted]
+        encoded = self._counting.encode_batch_fast(unknown) if unknown else []
+        fresh = dict(zip(unknown, map(len, encoded), strict=True))
+        counts = [fresh[text] if text in fresh else counted[text] for text in texts]
+        if fresh:
+            self._counted = dict(zip(texts, counts, strict=True))
+        return counts
 
     @cached_property
     def _counting(self) -> "Tokenizer":

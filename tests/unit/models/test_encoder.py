@@ -14,6 +14,7 @@ import pytest
 
 from chunkstore.errors import InvalidInput, UnknownModel
 from chunkstore.models import CountsTokens, EmbedsQueries, Model, ModelDescription, describe, open_model
+from chunkstore.models.counting import token_counter
 from chunkstore.models.encoder import EncoderModel
 from chunkstore.models.folder import read_folder
 from chunkstore.models.local import minilm, minilm_path
@@ -131,6 +132,18 @@ def test_a_tail_beyond_the_models_limit_changes_nothing_and_one_within_it_does(m
     assert vectors[1] @ vectors[4] > 0.9999
     assert vectors[0] @ vectors[4] < 0.9999
     assert vectors[2] @ vectors[3] < 0.99
+
+
+def test_counts_do_not_depend_on_what_was_read_or_counted_before(model: EncoderModel) -> None:
+    texts = [*REAL, *TEXTS, "word " * 254, "word " * 255]
+    counter = token_counter(model)
+    assert counter is not None
+    expected = counter.count_tokens(texts)
+    assert model.count_tokens(texts) == expected
+    for first in range(0, len(texts), 5):
+        model.embed(texts[first : first + 3])
+        assert model.count_tokens(texts[first : first + 5]) == expected[first : first + 5]
+        assert model.count_tokens(texts[first : first + 5] * 2) == expected[first : first + 5] * 2
 
 
 def test_calls_from_several_threads_do_not_mix(model: EncoderModel) -> None:
