@@ -131,14 +131,15 @@ def _rows(text: str, start: int, end: int) -> list[Cut]:
     rules = [i for i, (first, last) in enumerate(lines) if _is_rule(text[first:last].strip())]
     if not rules:
         return []
+    at_rule = frozenset(rules)
     cuts: list[Cut] = []
     is_grid = text[lines[rules[0]][0] : lines[rules[0]][1]].lstrip().startswith("+")
     header = rules[0] if is_grid or len(rules) > 1 else rules[0] - 1
     for i, (first, _) in enumerate(lines[1:], 1):
         if is_grid:
-            whole = i in rules and i < len(lines) - 1
+            whole = i in at_rule and i < len(lines) - 1
         else:
-            whole = i not in rules and i - 1 not in rules and not text[first].isspace()
+            whole = not at_rule & {i, i - 1} and not text[first].isspace()
         cuts.append((first, Strength.ITEM if whole or i == header else Strength.WITHIN))
     return cuts
 
