@@ -2,7 +2,7 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 
-.PHONY: run test lint bench docs .venv
+.PHONY: run test lint bench docs model .venv
 
 run: .venv/light
 	$(BIN)/python examples/quickstart.py $(DOCS)
@@ -15,6 +15,9 @@ lint: .venv
 
 bench: .venv
 	$(BIN)/python -m benchmarks
+
+model: .venv
+	$(BIN)/python -m tests.model.protocol
 
 docs: .venv
 	$(BIN)/python tools/make_reference.py

@@ -17,7 +17,7 @@ class Bounds(NamedTuple):
     """How far an exploration goes."""
 
     crashes: int = 0
-    """Crashes more than the scenario has."""
+    """Crashes more than the scenario has, of any process that runs for ever."""
     expiries: int = 0
     """Leases and deadlines that run out early, more than the scenario has."""
     reduced: bool = True
@@ -30,9 +30,17 @@ IN_CI = Bounds()
 
 def explorer_of(scenario: Scenario, *without: str, bounds: Bounds = IN_CI) -> Explorer:
     """An explorer of the scenario with some rules left out."""
-    rules = replace(scenario.rules or Rules(), without=frozenset(without), asked=set())
+    kept = scenario.rules or Rules()
+    # Every crash and every early expiry may cost a chunk an attempt, with which nothing is wrong.
+    attempts = kept.attempts + bounds.crashes + bounds.expiries
+    rules = replace(kept, without=frozenset(without), attempts=attempts, asked=set())
     larger = scenario._replace(
-        crashes=scenario.crashes + bounds.crashes, expiries=scenario.expiries + bounds.expiries
+        processes=tuple(
+            process._replace(crashes=process.crashes or (process.repeats and bounds.crashes > 0))
+            for process in scenario.processes
+        ),
+        crashes=scenario.crashes + bounds.crashes,
+        expiries=scenario.expiries + bounds.expiries,
     )
     return Explorer(
         larger,

@@ -171,12 +171,13 @@ def at_large() -> list[Scenario]:
             crashes=1,
             expiries=1,
             collects=True,
+            rules=Rules(attempts=4),
         ),
         Scenario(
             "a stream, an erasure, a consumer, a projector, the collector, a deadline",
             lived(a),
             (
-                *writers(call(stream, "A", ("b", "c"))),
+                *writers(call(stream, "A", ("b",))),
                 *erasers("A"),
                 *consumers(),
                 *projectors(),
