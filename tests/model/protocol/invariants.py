@@ -7,9 +7,6 @@ from tests.model.protocol.rules import Rules
 from tests.model.protocol.schema import Tables
 from tests.model.protocol.states import Check, Scenario
 
-# A range that is taken over this often comes back for ever.
-FOR_EVER = 8
-
 
 def always(tables: Tables) -> None:
     """The invariants of every state."""
@@ -20,6 +17,10 @@ def always(tables: Tables) -> None:
 def check_of(scenario: Scenario, rules: Rules) -> Check:
     """What is checked of a scenario."""
 
+    def in_every_state(tables: Tables) -> None:
+        always(tables)
+        _bounded(tables, rules)
+
     def at_the_end(tables: Tables) -> None:
         for model in sorted(scenario.served):
             if model in tables["models"]:
@@ -28,7 +29,7 @@ def check_of(scenario: Scenario, rules: Rules) -> Check:
         if scenario.collects:
             _nothing_to_collect(tables, rules)
 
-    return Check(always, at_the_end)
+    return Check(in_every_state, at_the_end)
 
 
 # --- every state ----------------------------------------------------------------------------------
@@ -192,9 +193,10 @@ def _log_says_once(tables: Tables) -> None:
             said.update((chunk, event.model) for chunk in event.chunks)
 
 
-def _bounded(tables: Tables) -> None:
+def _bounded(tables: Tables, rules: Rules) -> None:
+    """Rule 11: no range comes back for ever; each takeover costs an attempt or halves it."""
     for key, lease in tables["leases"].items():
-        if lease.epoch > FOR_EVER:
+        if lease.epoch > rules.attempts + 5:
             raise Violation("for ever", f"the range {key} comes back again and again")
 
 
@@ -210,7 +212,6 @@ _ALWAYS = (
     _only_holders_complete,
     _erased_is_erased,
     _log_says_once,
-    _bounded,
 )
 
 

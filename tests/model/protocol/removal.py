@@ -100,6 +100,27 @@ def of_removal() -> list[Scenario]:
     ]
 
 
+def of_everything() -> list[Scenario]:
+    """All kinds of processes at once, with a crash and an early expiry."""
+    a = call(append, "A", "a")
+    return [
+        Scenario(
+            "two writers, two consumers, a projector, the collector, a crash, a lease that runs out",
+            lived(a),
+            (
+                *writers(call(append, "A", "b"), call(roll_back, "A", 1)),
+                *consumers(2, crashes=True),
+                *projectors(),
+                *collectors(),
+            ),
+            crashes=1,
+            expiries=1,
+            collects=True,
+            rules=Rules(attempts=4),
+        ),
+    ]
+
+
 def of_models_and_rebuilds() -> list[Scenario]:
     a, b = call(append, "A", "a"), call(append, "A", "b")
     rebuild = one("rebuilder", call(rebuilder.rebuild, "m"))
@@ -160,16 +181,15 @@ def at_large() -> list[Scenario]:
     a = call(append, "A", "a")
     return [
         Scenario(
-            "two writers, two consumers, a projector, the collector, a crash, a lease that runs out",
+            "two writers of two versions each, two consumers, a projector, the collector, a crash",
             lived(a),
             (
-                *writers(call(append, "A", "b"), call(roll_back, "A", 1)),
+                *writers(call(append, "A", "b"), (call(roll_back, "A", 1), call(append, "A", "a"))),
                 *consumers(2, crashes=True),
                 *projectors(),
                 *collectors(),
             ),
             crashes=1,
-            expiries=1,
             collects=True,
             rules=Rules(attempts=4),
         ),

@@ -25,6 +25,7 @@ def scenarios() -> list[Scenario]:
         *_of_consumers(),
         *_of_projectors(),
         *removal.of_removal(),
+        *removal.of_everything(),
         *removal.of_models_and_rebuilds(),
     ]
 

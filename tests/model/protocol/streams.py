@@ -4,7 +4,7 @@ from collections.abc import Generator
 from typing import Any
 
 from tests.model.protocol import files, log
-from tests.model.protocol.manifests import Stored, log_version, read_state, store
+from tests.model.protocol.manifests import State, Stored, log_version, read_state, store
 from tests.model.protocol.postgres import ABORT, COMMIT_AT_ONCE, Session, Statement
 from tests.model.protocol.rules import Rules
 from tests.model.protocol.schema import Event, Version
@@ -145,7 +145,7 @@ def commit(
         yield from _abandon(rules, file, number)
         return
     if again.content == content and again.target == again.latest:
-        yield from _abandon(rules, file, number)
+        yield from _unchanged(rules, file, number, state)
         return
     yield Statement(
         f"commit version {number}", lambda session: _commit(session, file, number, expected), quiet=True
@@ -160,6 +160,22 @@ def commit(
     yield from log_version(
         rules, file, partition, number, state.models, Stored((), (), (), ()), segments,
         [Event("version_committed", 1, file, number, target=number > state.latest)],
+    )  # fmt: skip
+    yield COMMIT_AT_ONCE
+
+
+def _unchanged(rules: Rules, file: str, number: int, state: State) -> Steps:
+    """Gives the open version up for the latest, which holds the same, and logs what that still lacks."""
+    yield Statement(f"abandon version {number}", lambda session: abandon(session, file, number), quiet=True)
+    segments, partition = yield Statement(
+        "read the latest's segments",
+        lambda s: (files.segments_of(s, file, state.latest), log.partition_of(s, file)),
+        quiet=True,
+    )
+    yield from log_version(
+        rules, file, partition, state.latest, state.models,
+        Stored(segments, tuple(sorted(set(segments))), (), ()), segments,
+        [Event("version_abandoned", 1, file, number)],
     )  # fmt: skip
     yield COMMIT_AT_ONCE
 
