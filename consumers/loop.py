@@ -115,7 +115,7 @@ class Loop:
                     read.close()
                     to_settle.close()
                     for _ in range(_SETTLING):
-                        stages.start_soon(self._settle, worked.clone(), stop)
+                        stages.start_soon(self._settle, worked.clone(), waiting, stop)
                     worked.close()
                 renewing.cancel_scope.cancel()
         finally:
@@ -141,12 +141,9 @@ class Loop:
                 claimed = None if stop.is_set() else await persistently(self._claim_and_read, stop)
                 if claimed is None:
                     self._ahead.release()
-                    if drain and self._held:
-                        await self._forgotten.wait()
-                    elif drain and await persistently(self._is_idle, stop):
+                    if drain and not self._held and await persistently(self._is_idle, stop):
                         return
-                    else:
-                        await waiting.wait()
+                    await waiting.wait()
                     continue
                 waiting.worked()
                 lease, work = claimed
@@ -200,7 +197,7 @@ class Loop:
             self._breaker.succeeded()
 
     async def _settle(
-        self, worked: MemoryObjectReceiveStream[tuple[Lease, Any, Any]], stop: anyio.Event
+        self, worked: MemoryObjectReceiveStream[tuple[Lease, Any, Any]], waiting: Waiting, stop: anyio.Event
     ) -> None:
         async with worked:
             async for lease, work, result in worked:
@@ -215,6 +212,7 @@ class Loop:
                     pass  # somebody else has the range, and nothing of ours was written (invariant 8)
                 finally:
                     self._forget(lease)
+                    waiting.hint()  # a drain ends when nothing is left
 
     # --- steps ----------------------------------------------------------------------------------
 
