@@ -152,11 +152,8 @@ def _switch(rules: Rules, session: Session, model: str, file: str, target: int |
     """Advances one file's completeness and switches it if its target is complete (rules 15 to 17)."""
     target = session.get("files", file).target if target is None else target
     version = session.get("versions", (file, target))
-    if (
-        version is None
-        or (version.state != "committed" and rules.keep("15 committed"))
-        or model not in session.rows("models")
-    ):
+    states = ("committed",) if rules.keep("15 committed") else ("committed", "open", "abandoned", "collected")
+    if version is None or version.state not in states or model not in session.rows("models"):
         return None
     now: Active = session.get("active", (file, model)) or Active()
     if now.version == target:
