@@ -24,6 +24,8 @@ def begin_to_add(rules: Rules, model: str, first: int = 0) -> Steps:
     )
     if not rules.keep("order of partitions"):
         partitions = (*partitions[first:], *partitions[:first])
+    if not rules.keep("9 all partitions"):
+        partitions = (0,)
     for partition in partitions:
         yield log.lock_partition(partition)
     added = yield Statement(

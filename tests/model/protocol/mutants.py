@@ -123,6 +123,7 @@ MUTANTS = (
 
 SPARES = (
     Spare("8 unchanged", "an unchanged append logs nothing", UNCHANGED, "it retries dead letters, which invariants 5 and 13 let stay open"),
+    Spare("9 all partitions", "whoever adds a model locks one partition", "a model is added against a writer in another partition", "unneeded where the back-fill is done: it takes every file's lock and so meets each writer that looked too early; it matters where whoever adds the model dies before"),
     Spare("10 other versions", "a chunk is needed only if the event's own version is", TWICE, "unneeded for safety: whichever version needs the chunk logs it again (rule 8); it keeps the order"),
     Spare("13 embedded is not owed", "a chunk that is embedded is owed again", TWICE, "unneeded for safety: its vector is found as a copy, and storing it changes nothing; it spares the way"),
     Spare("15 committed", "a switch does not ask whether the target is committed", KEPT, "unneeded: the target is never open or collected (rules 5 and 19)"),

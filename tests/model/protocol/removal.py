@@ -137,6 +137,16 @@ def of_models_and_rebuilds() -> list[Scenario]:
             ),
         ),
         Scenario(
+            "a model is added against a writer in another partition",
+            lived(call(append, "B", "a"), before=empty(models="", partitions=2)),
+            (
+                *one("administrator", call(administrator.add_model, "m")),
+                *writers(call(append, "B", "a|a")),
+                *consumers(),
+                *projectors(),
+            ),
+        ),
+        Scenario(
             "a model is added against a roll back, and whoever adds it dies",
             lived(a, b, before=without_models),
             (
