@@ -27,7 +27,7 @@ from tests.model.protocol.states import Result, Scenario
 HERE = Path(__file__).parent
 DOCS = HERE.parents[2] / "docs" / "reliability.md"
 TRACES = HERE / "traces.md"
-LARGER = Bounds(crashes=1, expiries=1, states=150_000)
+LARGER = Bounds(crashes=1, expiries=1, states=500_000)
 
 
 def main(arguments: list[str]) -> int:

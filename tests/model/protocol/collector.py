@@ -211,10 +211,9 @@ def delete_chunks(
         return
     yield Statement("delete embeddings", lambda s: _delete_by_chunk(s, "embeddings", chunks), quiet=True)
     models = yield Statement("hold the models", _hold_models)
-    if tables is None:
-        tables = yield Statement("list the tables that hold vectors", search_tables, quiet=True)
+    listed = tables or (yield Statement("list the tables that hold vectors", search_tables, quiet=True))
     for model in models:
-        yield _delete_search_rows_of(model, chunks, tables)
+        yield _delete_search_rows_of(model, chunks, listed)
     yield Statement("delete dead letters", lambda s: _delete_by_chunk(s, "dead_letters", chunks), quiet=True)
     yield Statement("delete chunks", lambda session: _delete_chunk_rows(rules, session, chunks), quiet=True)
 

@@ -150,7 +150,8 @@ def _lock_checkpoint(session: Session, me: str, model: str, partition: int, epoc
 
 def _switch(rules: Rules, session: Session, model: str, file: str, target: int | None) -> Event | None:
     """Advances one file's completeness and switches it if its target is complete (rules 15 to 17)."""
-    target = session.get("files", file).target if target is None else target
+    if target is None:
+        target = int(session.get("files", file).target)
     version = session.get("versions", (file, target))
     states = ("committed",) if rules.keep("15 committed") else ("committed", "open", "abandoned", "collected")
     if version is None or version.state not in states or model not in session.rows("models"):

@@ -39,7 +39,7 @@ def roll_back(rules: Rules, key: str, to: int) -> Steps:
 def _committed(session: Session, file: str, version: int) -> tuple[tuple[str, ...], int, bool]:
     row = session.get("versions", (file, version))
     known = row is not None and row.state == "committed"
-    return row.segments if known else (), log.partition_of(session, file), known
+    return row.segments if row is not None and known else (), log.partition_of(session, file), known
 
 
 def _set_target(session: Session, file: str, to: int) -> None:

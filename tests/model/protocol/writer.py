@@ -18,7 +18,7 @@ Steps = Generator[Statement, Any, Any]
 def lock_file(rules: Rules, key: str) -> Steps:
     """Gets or creates the file of a key under its lock: insert, then select in a new statement (rule 2)."""
     if not rules.keep("6 key looked up again"):
-        known = yield Statement(f"look {key} up", lambda session: session.get("keys", key))
+        known: Any = yield Statement(f"look {key} up", lambda session: session.get("keys", key))
         if known is not None:
             yield files.lock_known(known)
             return known
