@@ -57,7 +57,7 @@ async def ingest(
 
     Raises InvalidInput where two files would have one key, WorkerFailed where no file can be read here.
     """
-    found = await to_thread.run_sync(find_sources, list(paths))
+    found = await to_thread.run_sync(find_sources, list(paths), abandon_on_cancel=True)
     cut = chunker or await to_thread.run_sync(chunker_for, collection)
     live = {key async for key in collection.keys()}  # noqa: SIM118
     tally = Tally(len(found.sources), on_progress)
@@ -72,7 +72,7 @@ async def ingest(
             await work.pass_over(step, "outdated")
         await work.append_all([*plan.to_read, *(plan.outdated if rechunk else ())])
     if prune:
-        lost = await to_thread.run_sync(found.lost, live)
+        lost = await to_thread.run_sync(found.lost, live, abandon_on_cancel=True)
         await work.delete_all(lost, confirm_prune)
     return tally.report(found.problems, found.left_out)
 
@@ -100,7 +100,11 @@ class _Ingestion:
     async def append_all(self, steps: Iterable[Step]) -> None:
         """Reads and appends the files. An error that is not one file's ends them all."""
         at_once = self._workers.most + APPENDED_AT_ONCE
-        await for_each([*steps, *self._overtaken], self._append, at_once=at_once)
+        waiting = [*steps, *self._overtaken]
+        while waiting:
+            self._overtaken = []
+            await for_each(waiting, self._append, at_once=at_once)
+            waiting = self._overtaken
 
     async def pass_over(self, step: Step, outcome: Outcome) -> None:
         """Leaves a file as it is; what it lacks for a dead letter is logged again."""

@@ -40,7 +40,7 @@ async def rehearse(
 
     Outdated files are counted as such, whatever `rechunk` would be. Chunks are not counted.
     """
-    found = await to_thread.run_sync(find_sources, list(paths))
+    found = await to_thread.run_sync(find_sources, list(paths), abandon_on_cancel=True)
     cut = chunker or (Chunker() if collection is None else await to_thread.run_sync(chunker_for, collection))
     live = set[str]() if collection is None else {key async for key in collection.keys()}  # noqa: SIM118
     tally = Tally(len(found.sources), on_progress)
@@ -65,7 +65,7 @@ async def rehearse(
             tally.done(key, outcome)
 
         await for_each(plan.to_read, read, at_once=workers.most + APPENDED_AT_ONCE)
-    lost = await to_thread.run_sync(found.lost, live) if prune else []
+    lost = await to_thread.run_sync(found.lost, live, abandon_on_cancel=True) if prune else []
     tally.total += len(lost)
     for key in lost:
         tally.done(key, "deleted")

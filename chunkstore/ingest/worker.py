@@ -63,7 +63,6 @@ class _Worker:
         self._cut: Cutter | None = None
         self._busy: Literal["parser", "chunker"] = "parser"
         sys.path[:] = setup.search_path
-        _limit_memory(setup.memory)
         try:
             for added in pickle.loads(setup.formats):  # noqa: S301 - our own parent pickled it
                 parsers.register(added)
@@ -72,6 +71,7 @@ class _Worker:
         except Exception as error:  # noqa: BLE001 - whatever their modules raise when imported
             reason = f"a parser or chunker cannot be imported in a worker process: {_told(error)}"
             self._broken = Failed(reason, fatal=True)
+        _limit_memory(setup.memory)
 
     def answer(self, task: Task) -> None:
         """Sends the file's chunks, or why there are none."""
@@ -173,15 +173,23 @@ def _hash(path: Path) -> bytes:
 
 
 def _limit_memory(size: int) -> None:
+    """Lets this process take `size` bytes more than it has."""
     import resource
 
     # Linux counts private writable memory as data; other systems only heed the address space, if anything.
     kind = resource.RLIMIT_DATA if sys.platform == "linux" else resource.RLIMIT_AS
-    for limit, value in ((kind, size), (resource.RLIMIT_CORE, 0)):
+    for limit, value in ((kind, size + _data_in_use()), (resource.RLIMIT_CORE, 0)):
         try:
             resource.setrlimit(limit, (value, value))
         except (OSError, ValueError):
             continue  # the administrator's limit is lower, or the system has none
+
+
+def _data_in_use() -> int:
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[5]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        return 0
 
 
 def _told(error: BaseException) -> str:

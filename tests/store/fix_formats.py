@@ -75,7 +75,7 @@ def read_slowly(content: bytes) -> Document:
     return Document(content.decode())
 
 
-ODD = Format(name="odd", read=read, names=(".odd",))
+ODD = Format(name="odd", read=read, names=(".odd",), is_text=True)
 register(ODD)
 register(Format(name="slow", read=read_slowly, names=(".slow",)))
 

@@ -121,7 +121,7 @@ async def test_an_empty_file_has_a_stamp_too(collection: Collection, folder: Pat
     age(folder / "a.odd")
     await ingest(collection, [folder])
     assert numbers(await ingest(collection, [folder])) == (0, 0, 3, 0)
-    assert reads() == 3
+    assert reads() == 2
 
 
 # --- when a stamp is not valid ------------------------------------------------------------------
@@ -195,6 +195,20 @@ async def test_an_unchanged_file_that_waits_for_its_embeddings_is_not_logged_aga
     before = await logged(store)
     await ingest(collection, [folder])
     assert await logged(store) == before
+
+
+async def test_a_file_that_was_appended_meanwhile_is_not_logged_by_its_old_stamp(
+    collection: Collection, folder: Path
+) -> None:
+    await ingest(collection, [folder])
+    stamp = (await stamps.known(collection, ["f/a.odd"]))["f/a.odd"]
+    assert await stamps.log_again(collection, stamp)
+    await collection.append("f/a.odd", [Chunk("by hand")])
+    assert not await stamps.log_again(collection, stamp)
+    await collection.rollback("f/a.odd", 1)
+    assert not await stamps.log_again(collection, stamp)
+    await collection.erase("f/a.odd")
+    assert not await stamps.log_again(collection, stamp)
 
 
 async def logged(store: ChunkStore) -> int:
