@@ -143,6 +143,13 @@ def test_a_code_block_that_fits_a_chunk_is_whole() -> None:
         assert content.count("```") % 2 == 0
 
 
+def test_a_code_block_is_whole_even_where_a_chunk_beside_it_is_small_for_that() -> None:
+    code = "```\n" + "\n\n".join(f"a{i} = {i}" for i in range(45)) + "\n```"
+    found = contents(f"A short introduction.\n\n{code}\n\n{WORDS}. {WORDS}.", "markdown", size=240)
+    assert len(found) == 2
+    assert any(code in content for content in found)
+
+
 def test_a_code_block_that_fits_no_chunk_is_divided_at_its_blank_lines() -> None:
     found = contents(fence(90), "markdown")
     assert len(found) > 3
