@@ -40,7 +40,9 @@ _TELLING_BYTES = 65_536
 _FEW = 6
 """So many bytes outside ASCII tell no encoding from another."""
 _NOISE = 0.03
-"""The confidence, of 1, that chardet has in bytes that mean nothing; in a sentence 0.05 and more."""
+"""The confidence, of 1, that chardet has in bytes that mean nothing; in a sentence 0.05 and more.
+
+What is mostly ASCII is no noise, whatever the rest of it is."""
 _LIKELIEST = "cp1252"
 """Taken where too little tells otherwise: Western European, by far the most used."""
 
@@ -105,7 +107,9 @@ def _guessed(sample: bytes) -> list[str]:
     from chardet import EncodingEra, detect_all
 
     found = detect_all(sample, encoding_era=EncodingEra.ALL & ~EncodingEra.MAINFRAME, compat_names=False)
-    return [result["encoding"] for result in found if result["encoding"] and result["confidence"] > _NOISE]
+    mostly_ascii = 4 * sum(byte > 0x7F for byte in sample) < len(sample)
+    least = 0.0 if mostly_ascii else _NOISE
+    return [result["encoding"] for result in found if result["encoding"] and result["confidence"] > least]
 
 
 def _sample(content: bytes) -> bytes:

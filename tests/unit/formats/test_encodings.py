@@ -70,6 +70,13 @@ def test_a_declaration_that_is_no_encoding_or_the_wrong_one_is_passed_over() -> 
         assert decoded(text.encode("cp1252")) == text
 
 
+def test_lists_of_words_that_are_no_sentences_are_read_where_most_is_ascii() -> None:
+    words = "".join(
+        f"key_{number} = {word}\n" for number, word in enumerate(["größe", "weiß", "köln", "süd"] * 3)
+    )
+    assert decoded(words.encode("cp1252")) == words
+
+
 def test_valid_utf_8_is_read_as_nothing_else() -> None:
     text = "# coding: latin-1\nÃ¤ is no ä"
     assert decoded(text.encode()) == text
