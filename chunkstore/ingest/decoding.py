@@ -45,6 +45,8 @@ _NOISE = 0.03
 What is mostly ASCII is no noise, whatever the rest of it is."""
 _LIKELIEST = "cp1252"
 """Taken where too little tells otherwise: Western European, by far the most used."""
+_NEAR = 0.66
+"""Of the best one's confidence: so near, the likeliest is taken before it."""
 
 
 def decoded(content: bytes) -> str:
@@ -109,7 +111,12 @@ def _guessed(sample: bytes) -> list[str]:
     found = detect_all(sample, encoding_era=EncodingEra.ALL & ~EncodingEra.MAINFRAME, compat_names=False)
     mostly_ascii = 4 * sum(byte > 0x7F for byte in sample) < len(sample)
     least = 0.0 if mostly_ascii else _NOISE
-    return [result["encoding"] for result in found if result["encoding"] and result["confidence"] > least]
+    likely = {str(result["encoding"]): result["confidence"] for result in found if result["encoding"]}
+    best = max(likely.values(), default=0.0)
+    if best <= least:
+        return []
+    near = likely.get(_LIKELIEST, 0.0) >= _NEAR * best
+    return sorted(likely, key=lambda name: near and name != _LIKELIEST)
 
 
 def _sample(content: bytes) -> bytes:
