@@ -119,6 +119,10 @@ class Collection:
         """See `chunkstore.store.Collection.model_names`."""
         return self._twin.model_names
 
+    def opener(self) -> Model | str | None:
+        """See `chunkstore.store.Collection.opener`."""
+        return self._twin.opener()
+
     def append(
         self,
         key: str,
