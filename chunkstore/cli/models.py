@@ -25,13 +25,6 @@ async def load(spec: str, device: str | None = None, *, shown: bool = True) -> "
         )
 
 
-async def import_early() -> None:
-    """Imports what runs local models, in a thread: a server that starts meanwhile leaves the time for it."""
-    from chunkstore.models.encoder import import_libraries
-
-    await anyio.to_thread.run_sync(import_libraries, abandon_on_cancel=True)
-
-
 def spec_for(name: str) -> str:
     """The spec of a stored model's name. Raises UnknownModel where only the user can know it."""
     from chunkstore.models import spec_of

@@ -36,26 +36,21 @@ async def search(
         chunkstore search "how do leases expire?"
         chunkstore search "retry policy" -k 3 --collection code --json
     """
-    from anyio import create_task_group
-
     from chunkstore.cli.citing import show_hit
-    from chunkstore.cli.models import import_early
     from chunkstore.inputs import checked_k, checked_key
 
     checked_k(k)
     checked_key(text, "text", 65_536)
-    async with create_task_group() as tasks:
-        tasks.start_soon(import_early)
-        hits = await _found(where, collection, text, k, model, device)
-        if json:
-            from chunkstore.cli.shapes import SearchResult
+    hits = await _found(where, collection, text, k, model, device)
+    if json:
+        from chunkstore.cli.shapes import SearchResult
 
-            print_json(SearchResult(query=text, collection=collection, exact=hits.exact, hits=list(hits)))
-            return
-        if not hits:
-            say("nothing is active in this collection yet: chunkstore status says what it waits for")
-        for rank, hit in enumerate(hits, 1):
-            show_hit(rank, hit, full=full)
+        print_json(SearchResult(query=text, collection=collection, exact=hits.exact, hits=list(hits)))
+        return
+    if not hits:
+        say("nothing is active in this collection yet: chunkstore status says what it waits for")
+    for rank, hit in enumerate(hits, 1):
+        show_hit(rank, hit, full=full)
 
 
 async def _found(

@@ -5,7 +5,6 @@ bfloat16 where the processor has instructions for it, float32 elsewhere: without
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from importlib import import_module
 from importlib.util import find_spec
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, Final, Literal
@@ -30,13 +29,6 @@ LIBRARIES: Final = ("openvino", "tokenizers", "safetensors")
 def is_installed() -> bool:
     """Whether the libraries that run it are there; none is imported."""
     return all(find_spec(library) is not None for library in LIBRARIES)
-
-
-def import_libraries() -> None:
-    """Imports what runs an encoder, where it is installed: to be done while something else is waited for."""
-    if is_installed():
-        import_module("tokenizers")
-        import_module("chunkstore.models.bert_graph")
 
 
 class EncoderModel:
