@@ -1,12 +1,14 @@
 """The pool of connections to one store, and the only place where a transaction opens.
 
-Keeps rule 1: every transaction is READ COMMITTED and says so itself, in the message that begins it.
+Keeps rule 1: every transaction is READ COMMITTED and says so itself, in the message that begins it. Every
+connection goes to the store that was opened: not to another one that was put in its place meanwhile.
 """
 
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Self
+from weakref import WeakSet
 
 import anyio
 import anyio.to_thread
@@ -21,8 +23,8 @@ from chunkstore import arrays, embedded, requirements, settings
 from chunkstore import migrate as migrations
 from chunkstore.dsn import Dsn
 from chunkstore.embedded import EmbeddedServer
-from chunkstore.errors import DatabaseError
-from chunkstore.failures import translated
+from chunkstore.errors import DatabaseError, StoreReplaced
+from chunkstore.failures import may_be_the_schemas, translated
 
 BY_INDEX = b"SET LOCAL enable_seqscan = off;"
 """For transactions that touch rows by key alone: a plan that was cached while a table was small must not
@@ -48,6 +50,7 @@ class Database:
         self._session = session
         self._pool = pool
         self._server = server
+        self._recognised = WeakSet[AsyncConnection]()
 
     @classmethod
     async def open(
@@ -112,8 +115,10 @@ class Database:
             try:
                 yield connection
                 await _commit(connection)
-            except BaseException:
+            except BaseException as error:
                 await _roll_back(connection)
+                if may_be_the_schemas(error):
+                    await self._refuse_newer_schema(connection)
                 raise
             finally:
                 await self._pool.putconn(connection)
@@ -128,6 +133,7 @@ class Database:
             connection = await _connect(self._dsn, self._session.adapters)
             try:
                 await connection.execute(self._session.set_session, prepare=False)
+                await self._recognise(connection)
                 yield connection
             finally:
                 await _reset_and_close(connection)
@@ -136,6 +142,8 @@ class Database:
         try:
             connection = await self._pool.getconn()
             try:
+                # Before it begins: a snapshot is taken at the caller's first query.
+                await self._recognise(connection)
                 await connection.execute(begin, prepare=False)
             except BaseException:
                 await _roll_back(connection)
@@ -145,6 +153,25 @@ class Database:
             await self._revive()
             raise
         return connection
+
+    async def _recognise(self, connection: AsyncConnection) -> None:
+        """Raises StoreReplaced unless the connection goes to the store that was opened."""
+        if connection in self._recognised:
+            return
+        cursor = await connection.execute(requirements.INCARNATION, {"schema": self.schema}, prepare=False)
+        if await cursor.fetchone() != (self._session.incarnation,):
+            raise StoreReplaced(
+                f"the store {self.schema!r} was restored, recovered or failed over since it was opened here:"
+                " what this process holds may be of a past that is gone; open it again"
+            )
+        if not self._session.pooled:
+            self._recognised.add(connection)
+
+    async def _refuse_newer_schema(self, connection: AsyncConnection) -> None:
+        """Raises SchemaTooNew where the schema was migrated under this process."""
+        with suppress(psycopg.Error):
+            applied = await _applied(connection, self.schema)
+            migrations.check(self.schema, applied)
 
     async def _revive(self) -> None:
         # The caller's next attempt finds an embedded server that was killed running again.
@@ -167,6 +194,7 @@ class _Session(msgspec.Struct, frozen=True):
     set_session: bytes
     adapters: AdaptersMap
     has_iterative_scans: bool
+    incarnation: str
     pooled: bool
     """Whether a pooler stands between, whose sessions are not the server's: statements cannot be prepared."""
 
@@ -181,6 +209,7 @@ class _Session(msgspec.Struct, frozen=True):
             set_session=f"SET search_path = {path}".encode(),
             adapters=arrays.adapters(vector_type),
             has_iterative_scans=server.has_iterative_scans,
+            incarnation=server.incarnation,
             pooled=server.process != connected_to,
         )
 

@@ -72,6 +72,10 @@ class SchemaTooNew(DatabaseError):
     """The schema was migrated by a newer chunkstore: upgrade this one."""
 
 
+class StoreReplaced(DatabaseError):
+    """The store was restored, recovered or failed over since it was opened: open it again."""
+
+
 # --- names that do not exist --------------------------------------------------------------------
 
 

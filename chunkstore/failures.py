@@ -53,6 +53,15 @@ _BY_TEXT: tuple[tuple[str, type[ChunkstoreError]], ...] = (
 )
 
 
+_OF_THE_SCHEMA = frozenset({"0A", "22", "23", "42", "P0"})
+"""Classes of errors that a statement also gets where the schema is not the one that it was written for."""
+
+
+def may_be_the_schemas(error: BaseException) -> bool:
+    """Whether an error can come from a schema that was changed under this code."""
+    return isinstance(error, psycopg.Error) and (error.sqlstate or "")[:2] in _OF_THE_SCHEMA
+
+
 @contextmanager
 def translated(dsn: Dsn) -> Iterator[None]:
     """Lets a psycopg error leave the block as one of ours, the library's as its cause."""

@@ -3,23 +3,30 @@
 yoyo-migrations reads, orders and records them. Its own lock is a row, which a killed process leaves behind
 for ever, and it commits a migration before it records it; so it is given one connection inside one
 transaction that holds an advisory lock: any number of processes may start at once, and die at any time.
+A store that is in use is migrated between its users' transactions: no lock is waited for longer than
+`_LOCK_SECONDS`, for whoever comes after it would wait too.
 """
 
 from collections.abc import Collection
 from functools import cache
 from pathlib import Path
+from typing import NoReturn
 
 import anyio.to_thread
 import psycopg
 from psycopg import Connection, IsolationLevel, sql
+from psycopg.errors import DeadlockDetected, LockNotAvailable
+from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_delay, wait_random
 
 from chunkstore import embedded, requirements, settings
 from chunkstore.dsn import Dsn
-from chunkstore.errors import InsufficientPrivilege, SchemaNotMigrated, SchemaTooNew
+from chunkstore.errors import DatabaseError, InsufficientPrivilege, SchemaNotMigrated, SchemaTooNew
 from chunkstore.failures import translated
 
 _LOCK = 0x6368756E6B  # one for the database: the extension is made once for all its schemas
 _CONNECT_SECONDS = 5
+_LOCK_SECONDS = 1
+_PATIENCE_SECONDS = 60
 
 
 async def migrate(
@@ -28,7 +35,8 @@ async def migrate(
     """Brings the store to this code's schema; returns the names of the migrations that it lacked.
 
     Makes the schema and the extension vector (in `public`) where they are missing. Raises what
-    `Database.open` raises, and InsufficientPrivilege with the statement that an administrator can run.
+    `Database.open` raises, InsufficientPrivilege with the statement that an administrator can run, and
+    DatabaseError where somebody held the store's tables for a minute; nothing is changed then.
     """
     where = settings.read(dsn, schema=schema, data=data)
     async with embedded.address(where) as address:
@@ -39,10 +47,21 @@ def apply(dsn: Dsn, schema: str, folder: Path | None = None) -> list[str]:
     """Applies what the schema lacks of the folder's files (this package's own for None). Blocks."""
     with translated(dsn), psycopg.connect(dsn.conninfo(connect_timeout=_CONNECT_SECONDS)) as connection:
         connection.isolation_level = IsolationLevel.READ_COMMITTED
+        once = Retrying(
+            retry=retry_if_exception_type((LockNotAvailable, DeadlockDetected)),
+            wait=wait_random(0.5, 1.5),
+            stop=stop_after_delay(_PATIENCE_SECONDS),
+            retry_error_callback=_give_up,
+        )
+        return once(_apply, connection, dsn, schema, folder or own_folder())
+
+
+def _apply(connection: Connection, dsn: Dsn, schema: str, folder: Path) -> list[str]:
+    with connection.transaction():
         connection.execute("SELECT pg_advisory_xact_lock(%s)", [_LOCK])
+        connection.execute(sql.SQL("SET LOCAL lock_timeout = {}").format(f"{_LOCK_SECONDS}s"))
         server = requirements.read(connection.execute(requirements.FACTS, {"schema": schema}).fetchone())
         server.check()
-        folder = folder or own_folder()
         missing = _missing(connection, schema, folder, server)
         if server.vector is None:
             _make_extension(connection, dsn)
@@ -50,6 +69,14 @@ def apply(dsn: Dsn, schema: str, folder: Path | None = None) -> list[str]:
             _make_schema(connection, schema, dsn)
             _run(connection, schema, folder)
         return missing
+
+
+def _give_up(state: RetryCallState) -> NoReturn:
+    error = state.outcome.exception() if state.outcome else None
+    raise DatabaseError(
+        f"the schema could not be changed within {_PATIENCE_SECONDS} s, and was not: transactions of others"
+        " hold its tables; end the long ones (pg_stat_activity shows them), then migrate again"
+    ) from error
 
 
 def check(schema: str, applied: Collection[str]) -> None:

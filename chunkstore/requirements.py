@@ -11,7 +11,21 @@ OLDEST_SERVER = 15
 OLDEST_VECTOR = (0, 7, 0)
 ITERATIVE_VECTOR = (0, 8, 0)
 
-FACTS = b"""
+INCARNATION = b"""
+SELECT concat_ws(
+    '/', system_identifier, timeline_id,
+    (SELECT oid FROM pg_database WHERE datname = current_database()),
+    (SELECT oid FROM pg_namespace WHERE nspname = %(schema)s)
+)
+FROM pg_control_system(), pg_control_checkpoint()
+"""
+"""Which store this is: another one after a restore, a recovery to a point in time, or a failover.
+
+Numbers of files, versions, chunks and offsets mean something within one incarnation alone.
+"""
+
+FACTS = (
+    b"""
 SELECT
     pg_backend_pid(),
     current_setting('server_version_num')::integer,
@@ -35,8 +49,11 @@ SELECT
         FROM pg_class AS c
         JOIN pg_namespace AS n ON n.oid = c.relnamespace
         WHERE n.nspname = %(schema)s AND c.relname = '_yoyo_migration'
-    )
-"""
+    ),
+    ("""
+    + INCARNATION
+    + b")"
+)
 
 
 class Server(msgspec.Struct, frozen=True):
@@ -50,6 +67,7 @@ class Server(msgspec.Struct, frozen=True):
     vector_type: int | None
     vector_available: str | None
     has_migrations: bool
+    incarnation: str
 
     def check(self) -> None:
         """Raises UnsupportedServer for what no migration can mend."""

@@ -14,6 +14,7 @@ from chunkstore.errors import (
     SchemaNotMigrated,
     SchemaTooNew,
     ServerUnreachable,
+    StoreReplaced,
     UnsupportedServer,
 )
 
@@ -25,6 +26,7 @@ _FINAL = (
     IsolationRefused,
     SchemaNotMigrated,
     SchemaTooNew,
+    StoreReplaced,
     UnsupportedServer,
 )
 _TRIES = 8

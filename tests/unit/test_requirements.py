@@ -15,6 +15,7 @@ GOOD = Server(
     vector_type=16385,
     vector_available="0.8.1",
     has_migrations=True,
+    incarnation="1/1/1/1",
 )
 
 
