@@ -1,6 +1,11 @@
 """What every test shares; the fixtures stand in `fix_*.py`, named for what they give."""
 
+import os
+
 import pytest
+
+# Tests start hundreds of processes, which would each compile the whole package again.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 pytest_plugins = [
     "tests.fix_server",
