@@ -167,7 +167,7 @@ async def _add_tables(
     }
     if await rows.fetch_value(conn, COLLECTIONS.insert_collection_model, params) is None:
         return False
-    await search_tables.create(conn, search_table, active_table, model.dimensions)
+    await search_tables.create(conn, collection, search_table, active_table, model.dimensions)
     await leases.create_group(conn, leases.embedding_group(model.model))
     await leases.create_group(conn, leases.projector_group(model.model))
     return True

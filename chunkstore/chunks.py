@@ -21,7 +21,7 @@ CHUNKS = load("chunks")
 
 HASH_BYTES = 16
 
-# Below this many rows one INSERT is faster than a COPY's extra round trips.
+# Below this many rows one INSERT is faster than a COPY's extra round trips. A COPY passes no policies.
 _COPY_FROM = 100
 
 
@@ -91,8 +91,8 @@ async def insert(conn: AsyncConnection[Any], file: FileId, new: Sequence[Prepare
     """Stores chunks that the file lacks; returns their ids, consecutive in runs of up to 1,024."""
     if not new:
         return []
-    ids = await _new_ids(conn, len(new))
-    if len(new) < _COPY_FROM:
+    ids, guarded = await _new_ids(conn, len(new))
+    if len(new) < _COPY_FROM or guarded:
         await conn.execute(
             CHUNKS.insert,
             {
@@ -131,14 +131,23 @@ async def unembedded(
     return await rows.fetch_value(conn, CHUNKS.unembedded, params)
 
 
-async def _new_ids(conn: AsyncConnection[Any], count: int) -> list[ChunkId]:
-    """Ids from blocks of the sequence, so that a run of chunks is one event of consecutive ids."""
-    blocks = await rows.fetch_values(conn, CHUNKS.new_blocks, {"blocks": -(-count // EVENT_CHUNKS)})
+class _Block(msgspec.Struct, frozen=True):
+    block: int
+    guarded: bool
+
+
+async def _new_ids(conn: AsyncConnection[Any], count: int) -> tuple[list[ChunkId], bool]:
+    """Ids from blocks of the sequence, so that a run of chunks is one event of consecutive ids.
+
+    With them, whether policies guard the table that the chunks go to.
+    """
+    params = {"blocks": -(-count // EVENT_CHUNKS)}
+    blocks = await rows.fetch_all(conn, CHUNKS.new_blocks, params, row=_Block)
     ids: list[ChunkId] = []
-    for block in blocks:
+    for row in blocks:
         size = min(EVENT_CHUNKS, count - len(ids))
-        ids.extend(ChunkId(block * EVENT_CHUNKS + i) for i in range(size))
-    return ids
+        ids.extend(ChunkId(row.block * EVENT_CHUNKS + i) for i in range(size))
+    return ids, blocks[0].guarded
 
 
 _SIGNATURE = b"PGCOPY\n\xff\r\n\0" + struct.pack(">ii", 0, 0)

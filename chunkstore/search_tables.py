@@ -38,11 +38,18 @@ def names(collection: CollectionId, model: ModelId) -> tuple[str, str]:
     return f"search_{collection}_{model}", f"active_{collection}_{model}"
 
 
-async def create(conn: AsyncConnection[Any], search_table: str, active_table: str, dimensions: int) -> None:
-    """Creates an empty pair; vectors are kept in half precision."""
+async def create(
+    conn: AsyncConnection[Any],
+    collection: CollectionId,
+    search_table: str,
+    active_table: str,
+    dimensions: int,
+) -> None:
+    """Creates an empty pair that the collection names already; vectors are kept in half precision."""
     kind = sql.SQL("halfvec({})").format(sql.Literal(dimensions))
     await conn.execute(
         COLLECTIONS.composed("create_search_table", search=sql.Identifier(search_table), type=kind)
     )
     await conn.execute(COLLECTIONS.with_tables("keep_no_samples", search=search_table))
     await conn.execute(COLLECTIONS.with_tables("create_active_table", active=active_table))
+    await conn.execute(COLLECTIONS.grant_search_tables, {"collection": collection})

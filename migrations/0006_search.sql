@@ -30,7 +30,7 @@ BEGIN
     CROSS JOIN LATERAL (SELECT * FROM files WHERE file = h.file OFFSET 0) AS f
     CROSS JOIN LATERAL (SELECT * FROM active_versions WHERE file = h.file AND model = _model OFFSET 0) AS a
     CROSS JOIN LATERAL (SELECT * FROM versions WHERE file = h.file AND version = a.version OFFSET 0) AS v
-    CROSS JOIN LATERAL (SELECT * FROM chunks WHERE chunk_id = h.chunk_id OFFSET 0) AS c
+    CROSS JOIN LATERAL (SELECT content, metadata FROM chunks WHERE chunk_id = h.chunk_id OFFSET 0) AS c
     CROSS JOIN LATERAL (
         SELECT m.base_ordinal + i - 1 AS ordinal,
                s.starts[i] + m.base_char AS start,

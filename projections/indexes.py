@@ -12,7 +12,7 @@ import msgspec
 from psycopg import AsyncConnection, sql
 
 from chunkstore import leases, rows
-from chunkstore.database import Database
+from chunkstore.database import FOR_AS_LONG_AS_IT_TAKES, Database
 from chunkstore.model import CollectionId, ModelId
 from chunkstore.search_tables import HALFVEC_MAX_DIMENSIONS, CollectionModel
 from chunkstore.statements import load
@@ -44,6 +44,10 @@ class _Table(msgspec.Struct, frozen=True):
     """Vector indexes that a killed rebuild left beside the one."""
     live: int
     dead: int
+    own: bool
+    """Whether the role owns the table, so that it can build beside its writers."""
+    maintained: bool
+    """Whether the role may rebuild the index and vacuum the table."""
 
     @property
     def index(self) -> str:
@@ -65,9 +69,14 @@ async def build_due(database: Database, model: ModelId) -> int:
 
 
 async def rebuild_due(database: Database, model: ModelId | None = None) -> int:
-    """Rebuilds the indexes of which two fifths or more is dead, vacuums their tables; returns how many."""
+    """Rebuilds the indexes of which two fifths or more is dead, vacuums their tables; returns how many.
+
+    Those that the role may not maintain are left to their owner.
+    """
     rebuilt = 0
     for table in await _tables(database, model):
+        if not table.maintained:
+            continue
         if table.leftovers:
             await _drop_leftovers(database, table)
         if table.valid and table.dead >= REBUILD_FROM_DEAD * max(table.live + table.dead, 1):
@@ -99,6 +108,8 @@ async def _build(database: Database, table: _Table) -> bool:
         current = {row.search_table: row for row in await _tables(database, table.model)}
         if current[table.search_table].valid:
             return False
+        if not table.own:
+            return await rows.fetch_value(conn, INDEXES.build_index, {"table": table.search_table})
         await _create(conn, table.search_table, table.distance)
     return True
 
@@ -118,7 +129,7 @@ async def build_beside(database: Database, model: CollectionModel, search_table:
 async def _create(conn: AsyncConnection[Any], search_table: str, distance: str) -> None:
     index = f"{search_table}_hnsw"
     await conn.execute(INDEXES.with_tables("drop_index", index=index))
-    await conn.execute(INDEXES.with_tables("leave_index_to_collector", search=search_table))
+    await conn.execute(INDEXES.leave_index_to_collector, {"table": search_table})
     await conn.execute("SET maintenance_work_mem = '512MB'")
     create = INDEXES.composed(
         "create_index",
@@ -132,6 +143,9 @@ async def _create(conn: AsyncConnection[Any], search_table: str, distance: str) 
 async def _drop_leftovers(database: Database, table: _Table) -> None:
     async with _guarded(database, table) as conn:
         if conn is None:
+            return
+        if not table.own:
+            await conn.execute(INDEXES.drop_leftovers, {"table": table.search_table})
             return
         current = {row.search_table: row for row in await _tables(database, table.model)}
         for index in current[table.search_table].leftovers:
@@ -163,7 +177,7 @@ async def _guarded(database: Database, table: _Table) -> AsyncIterator[AsyncConn
     The lock is an idle transaction's: it ends with its connection, behind a pooler too, and a READ
     COMMITTED transaction that is idle holds no snapshot for a concurrent build to wait for.
     """
-    async with database.transaction() as guard:
+    async with database.transaction(FOR_AS_LONG_AS_IT_TAKES) as guard:
         if await rows.fetch_value(guard, INDEXES.try_lock, {"index": table.index}):
             await drop_snapshot(guard)
             async with database.connection() as conn:

@@ -10,6 +10,7 @@ import msgspec
 from psycopg import AsyncConnection, sql
 
 from chunkstore import catalog, leases, rows, search_tables
+from chunkstore.database import FOR_AS_LONG_AS_IT_TAKES
 from chunkstore.errors import Conflict, UnknownModel
 from chunkstore.model import CollectionId
 from chunkstore.search_tables import CollectionModel
@@ -45,7 +46,7 @@ async def rebuild(store: ChunkStore, collection: str, model: str | None = None) 
     chosen = next((m for m in models if model in (None, m.name)), None)
     if chosen is None:
         raise UnknownModel(f"model: the collection has no model {model!r}")
-    async with store.database.transaction() as guard:
+    async with store.database.transaction(FOR_AS_LONG_AS_IT_TAKES) as guard:
         if not await rows.fetch_value(guard, REBUILD.try_begin, {"table": chosen.search_table}):
             raise Conflict(f"a rebuild of {collection!r} for {chosen.name!r} is running already")
         await rows.fetch_value(guard, REBUILD.lock_index, {"index": f"{chosen.search_table}_hnsw"})
@@ -82,7 +83,7 @@ class _Rebuild:
         async with self._database.transaction() as conn:
             await conn.execute(REBUILD.set_rebuilding, self._params | {"rebuilding": True})
             await conn.execute(REBUILD.with_tables("drop_tables", search=self._search, active=self._active))
-            await search_tables.create(conn, self._search, self._active, self._model.dimensions)
+            await search_tables.create(conn, self._number, self._search, self._active, self._model.dimensions)
 
     async def _copy(self) -> int:
         """Copies the vectors of what is active, a few segments a transaction."""

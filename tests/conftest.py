@@ -11,6 +11,7 @@ pytest_plugins = [
     "tests.fix_server",
     "tests.fix_endpoint",
     "tests.store.fix_store",
+    "tests.store.fix_roles",
     "tests.store.rules.fix_interleave",
 ]
 

@@ -76,6 +76,7 @@ def load() -> App:
         "work",
         "up",
         "checks",
+        "rights",
         "dead_letters",
     ):
         import_module(f"chunkstore.cli.{name}")

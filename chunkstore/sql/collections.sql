@@ -69,6 +69,10 @@ CREATE TABLE {active} (
     file     bigint NOT NULL
 );
 
+-- name: grant_search_tables
+-- Lets those read the tables of a collection who may.
+SELECT grant_search_tables(%(collection)s);
+
 -- name: lock_all_partitions
 -- Adding or serving a model meets every append and activation.
 SELECT lock_all_partitions();

@@ -5,7 +5,13 @@ SELECT cm.collection, cm.model, m.dimensions, m.distance, cm.search_table,
        coalesce(array_agg(i.relname::text) FILTER (WHERE i.relname <> cm.search_table || '_hnsw'), '{}')
            AS leftovers,
        coalesce(pg_stat_get_live_tuples(t.oid), 0) AS live,
-       coalesce(pg_stat_get_dead_tuples(t.oid), 0) AS dead
+       coalesce(pg_stat_get_dead_tuples(t.oid), 0) AS dead,
+       pg_has_role(t.relowner, 'USAGE') AS own,
+       CASE
+           WHEN pg_has_role(t.relowner, 'USAGE') THEN true
+           WHEN current_setting('server_version_num')::integer < 170000 THEN false
+           ELSE has_table_privilege(t.oid, 'MAINTAIN')
+       END AS maintained
 FROM collection_models cm
 JOIN models m USING (model)
 JOIN pg_class t ON t.oid = to_regclass(quote_ident(cm.search_table))
@@ -15,7 +21,7 @@ LEFT JOIN (
     JOIN pg_am am ON am.oid = i.relam AND am.amname = 'hnsw'
 ) ON x.indrelid = t.oid
 WHERE %(model)s::integer IS NULL OR cm.model = %(model)s
-GROUP BY cm.collection, cm.model, m.dimensions, m.distance, cm.search_table, t.oid
+GROUP BY cm.collection, cm.model, m.dimensions, m.distance, cm.search_table, t.oid, t.relowner
 ORDER BY cm.collection, cm.model;
 
 -- name: count_up_to
@@ -45,16 +51,21 @@ FROM (
 -- name: drop_index
 DROP INDEX CONCURRENTLY IF EXISTS {index};
 
+-- name: drop_leftovers
+-- Drops what killed rebuilds left beside a table's index, for a role that does not own the table.
+SELECT drop_leftovers(%(table)s);
+
 -- name: leave_index_to_collector
--- Vacuum leaves the index alone, and comes late: each one forgets how many dead rows the index still names,
--- which is what the collector goes by. Before there is an index, the table is vacuumed as any other.
-ALTER TABLE {search} SET (
-    vacuum_index_cleanup = off, autovacuum_vacuum_scale_factor = 2, autovacuum_vacuum_insert_threshold = -1
-);
+-- Vacuum leaves the index alone.
+SELECT leave_index_to_collector(%(table)s);
 
 -- name: create_index
 -- Built beside the writers; half a gigabyte keeps the graph of some 500,000 short vectors in memory.
 CREATE INDEX CONCURRENTLY {index} ON {search} USING hnsw (embedding {operators});
+
+-- name: build_index
+-- Builds the index for a role that does not own the table; false where there is one.
+SELECT build_index(%(table)s);
 
 -- name: rebuild_index
 REINDEX INDEX CONCURRENTLY {index};

@@ -1,6 +1,6 @@
 -- name: append
--- Appends events to a partition under its lock; returns the offset after the last.
-SELECT append_events(%(partition)s, %(events)s::jsonb);
+-- Appends events to a partition under its lock, if the role may log them; returns the offset after the last.
+SELECT append_checked(%(partition)s, %(events)s::jsonb);
 
 -- name: read
 -- Reads the events of a partition that cover offsets from `start` on, in their order.

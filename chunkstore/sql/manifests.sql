@@ -1,16 +1,7 @@
 -- name: known_segments
--- The file's segments with those digests that an open or uncollected version lists. A segment that only
--- collected versions list may be half swept already.
-SELECT DISTINCT ON (s.digest) s.digest, s.segment
-FROM segments s
-WHERE s.file = %(file)s
-  AND s.digest = ANY (%(digests)b)
-  AND EXISTS (
-      SELECT FROM versions v
-      WHERE v.file = s.file
-        AND v.state IN ('open', 'committed')
-        AND s.segment = ANY (v.segments)
-  );
+-- The file's segments with those digests that an open or uncollected version lists.
+SELECT digest, segment
+FROM segments_by_digest(%(file)s, %(digests)b);
 
 -- name: hashes_of
 -- The chunks of some segments with their hashes, for matching in the client.

@@ -158,10 +158,7 @@ WHERE file = %(file)s;
 
 -- name: set_pinned
 -- Pins or unpins a version.
-UPDATE versions
-SET pinned = %(pinned)s
-WHERE file = %(file)s
-  AND version = %(version)s;
+SELECT set_pinned(%(file)s, %(version)s, %(pinned)s);
 
 -- name: history
 -- The versions of a file, oldest first, as its collection's serving model sees them.

@@ -1,5 +1,6 @@
 """The plan of every hot statement: it goes by the index it should, and reads no table from end to end."""
 
+import re
 from typing import Any
 
 import numpy as np
@@ -8,11 +9,9 @@ import pytest
 from chunkstore import Chunk, ChunkStore, Collection
 from chunkstore import leases as leasing
 from chunkstore.arrays import Bigints
-from chunkstore.chunks import CHUNKS
 from chunkstore.embeddings import EMBEDDINGS
 from chunkstore.leases import LEASES
 from chunkstore.log import LOG
-from chunkstore.manifests import MANIFESTS
 from chunkstore.search import SEARCH, nearest_statement
 from chunkstore.versions import VERSIONS
 
@@ -35,16 +34,6 @@ HOT: dict[str, tuple[bytes, dict[str, Any], set[str]]] = {
         },
     ),
     "read copies": (EMBEDDINGS.copies, {"sources": Bigints([1]), "model": 1}, {"embeddings_pkey"}),
-    "find chunks by hash": (
-        CHUNKS.by_hash,
-        {"file": 1, "hashes": b"0" * 16, "text_hashes": b"0" * 16},
-        {"chunks_by_text"},
-    ),
-    "find known segments": (
-        MANIFESTS.known_segments,
-        {"file": 1, "digests": [b"0" * 16]},
-        {"segments_by_digest"},
-    ),
     "read a file's state": (
         VERSIONS.state,
         {"file": 1, "idempotency_key": None},
@@ -66,6 +55,25 @@ async def test_a_hot_statement_goes_by_its_indexes(collection: Collection, name:
     await collection.append("a", [Chunk(f"text {i}") for i in range(100)])
     plan = await explained(collection.store, statement, params)
     assert {index for index in indexes if index in plan} == indexes, plan
+    assert "Seq Scan" not in plan, plan
+
+
+@pytest.mark.parametrize(
+    ("function", "index"),
+    [("chunks_by_hash", "chunks_by_text"), ("segments_by_digest", "segments_by_digest")],
+)
+async def test_what_a_function_returns_is_found_by_its_index(
+    collection: Collection, function: str, index: str
+) -> None:
+    await collection.append("a", [Chunk(f"text {i}") for i in range(100)])
+    async with collection.store.database.transaction() as conn:
+        cursor = await conn.execute("SELECT prosrc FROM pg_proc WHERE oid = %(f)s::regproc", {"f": function})
+        (source,) = await cursor.fetchone() or ("",)
+    query = source.partition("RETURN QUERY")[2].partition(";")[0]
+    for name, value in {"_file": "1", "_digests": "ARRAY['0'::bytea]", "_hashes": "'0'::bytea"}.items():
+        query = re.sub(rf"\b(_text)?{name}\b", value, query)
+    plan = await explained(collection.store, query.encode(), {})
+    assert index in plan, plan
     assert "Seq Scan" not in plan, plan
 
 
