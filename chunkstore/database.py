@@ -12,15 +12,14 @@ from weakref import WeakSet
 
 import anyio
 import anyio.to_thread
-import msgspec
 import psycopg
-from psycopg import AsyncConnection, sql
-from psycopg.adapt import AdaptersMap
+from psycopg import AsyncConnection
 from psycopg.pq import TransactionStatus
-from psycopg_pool import AsyncConnectionPool
+from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
-from chunkstore import arrays, embedded, requirements, settings
+from chunkstore import connections, embedded, requirements, settings
 from chunkstore import migrate as migrations
+from chunkstore.connections import Session
 from chunkstore.dsn import Dsn
 from chunkstore.embedded import EmbeddedServer
 from chunkstore.errors import DatabaseError, StoreReplaced
@@ -30,8 +29,12 @@ BY_INDEX = b"SET LOCAL enable_seqscan = off;"
 """For transactions that touch rows by key alone: a plan that was cached while a table was small must not
 go on reading the table from end to end once it has grown."""
 
-CONNECT_SECONDS = 5
+FOR_AS_LONG_AS_IT_TAKES = b"SET LOCAL idle_in_transaction_session_timeout = 0;"
+"""For transactions that hold a lock while their client is busy elsewhere."""
+
 _ROLLBACK_SECONDS = 5
+_FREE_SECONDS = 2
+"""After which somebody who waits for a connection of the pool asks whether the server takes any."""
 
 
 class Database:
@@ -41,7 +44,7 @@ class Database:
         self,
         schema: str,
         dsn: Dsn,
-        session: "_Session",
+        session: Session,
         pool: AsyncConnectionPool,
         server: EmbeddedServer | None = None,
     ) -> None:
@@ -75,8 +78,8 @@ class Database:
             assert address is not None
             if migrate:
                 await anyio.to_thread.run_sync(migrations.apply, address, where.schema)
-            session = await _check(address, where.schema)
-            pool = await _open_pool(address, max_size, session)
+            session = await connections.check(address, where.schema)
+            pool = await connections.open_pool(address, max_size, session)
         except BaseException:
             await embedded.release(server)
             raise
@@ -130,7 +133,7 @@ class Database:
         For what a transaction cannot hold: LISTEN, CREATE INDEX CONCURRENTLY, VACUUM.
         """
         with translated(self._dsn):
-            connection = await _connect(self._dsn, self._session.adapters)
+            connection = await connections.connect(self._dsn, self._session)
             try:
                 await connection.execute(self._session.set_session, prepare=False)
                 await self._recognise(connection)
@@ -140,7 +143,7 @@ class Database:
 
     async def _begin(self, begin: bytes) -> AsyncConnection:
         try:
-            connection = await self._pool.getconn()
+            connection = await self._free()
             try:
                 # Before it begins: a snapshot is taken at the caller's first query.
                 await self._recognise(connection)
@@ -153,6 +156,14 @@ class Database:
             await self._revive()
             raise
         return connection
+
+    async def _free(self) -> AsyncConnection:
+        try:
+            return await self._pool.getconn(_FREE_SECONDS)
+        except PoolTimeout:
+            # Where none can be made the error says why, and comes now; where all are in use, it is waited on.
+            await (await connections.connect(self._dsn, self._session)).close()
+            return await self._pool.getconn()
 
     async def _recognise(self, connection: AsyncConnection) -> None:
         """Raises StoreReplaced unless the connection goes to the store that was opened."""
@@ -170,7 +181,7 @@ class Database:
     async def _refuse_newer_schema(self, connection: AsyncConnection) -> None:
         """Raises SchemaTooNew where the schema was migrated under this process."""
         with suppress(psycopg.Error):
-            applied = await _applied(connection, self.schema)
+            applied = await connections.applied_migrations(connection, self.schema)
             migrations.check(self.schema, applied)
 
     async def _revive(self) -> None:
@@ -186,71 +197,6 @@ class Database:
 
     def __repr__(self) -> str:
         return f"Database(schema={self.schema!r}, dsn={self._dsn!r})"
-
-
-class _Session(msgspec.Struct, frozen=True):
-    begin: bytes
-    begin_snapshot: bytes
-    set_session: bytes
-    adapters: AdaptersMap
-    has_iterative_scans: bool
-    incarnation: str
-    pooled: bool
-    """Whether a pooler stands between, whose sessions are not the server's: statements cannot be prepared."""
-
-    @classmethod
-    def of(cls, schema: str, server: requirements.Server, connected_to: int) -> "_Session":
-        extension, vector_type = server.require_vector()
-        path = sql.SQL(", ").join(map(sql.Identifier, dict.fromkeys((schema, extension)))).as_string()
-        set_local = f"SET LOCAL search_path = {path};"
-        return cls(
-            begin=f"BEGIN ISOLATION LEVEL READ COMMITTED; {set_local}".encode(),
-            begin_snapshot=f"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; {set_local}".encode(),
-            set_session=f"SET search_path = {path}".encode(),
-            adapters=arrays.adapters(vector_type),
-            has_iterative_scans=server.has_iterative_scans,
-            incarnation=server.incarnation,
-            pooled=server.process != connected_to,
-        )
-
-
-async def _check(dsn: Dsn, schema: str) -> _Session:
-    # Directly: the error comes at once and says what is wrong, where a pool would wait and say nothing.
-    with translated(dsn):
-        connection = await _connect(dsn)
-        try:
-            cursor = await connection.execute(requirements.FACTS, {"schema": schema})
-            server = requirements.read(await cursor.fetchone())
-            server.check()
-            applied = await _applied(connection, schema) if server.has_migrations else []
-            process = connection.info.backend_pid
-        finally:
-            await connection.close()
-    migrations.check(schema, applied)
-    return _Session.of(schema, server, process)
-
-
-async def _applied(connection: AsyncConnection, schema: str) -> list[str]:
-    cursor = await connection.execute(migrations.applied_query(schema))
-    return [name for (name,) in await cursor.fetchall()]
-
-
-async def _connect(dsn: Dsn, adapters: AdaptersMap | None = None) -> AsyncConnection:
-    conninfo = dsn.conninfo(connect_timeout=CONNECT_SECONDS)
-    return await AsyncConnection.connect(conninfo, autocommit=True, prepare_threshold=None, context=adapters)
-
-
-async def _open_pool(dsn: Dsn, max_size: int, session: _Session) -> AsyncConnectionPool:
-    pool = AsyncConnectionPool[AsyncConnection](
-        lambda: dsn.conninfo(connect_timeout=CONNECT_SECONDS),
-        kwargs={"autocommit": True, "context": session.adapters}
-        | ({"prepare_threshold": None} if session.pooled else {}),
-        min_size=min(1, max_size),
-        max_size=max_size,
-        open=False,
-    )
-    await pool.open()
-    return pool
 
 
 async def _commit(connection: AsyncConnection) -> None:

@@ -17,7 +17,15 @@ _ALLOWED = (
     "postgresql://user:password@host:port/database with anything but letters, digits and -._~ in its parts "
     "percent-encoded, or host=… user=… password='…' dbname=…"
 )
-_DEFAULTS = {"fallback_application_name": "chunkstore", "client_encoding": "UTF8"}
+_DEFAULTS = {
+    "fallback_application_name": "chunkstore",
+    "client_encoding": "UTF8",
+    # A network that is gone is noticed within half a minute, also by who only waits for an answer.
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 25_000,
+}
 
 
 class Dsn:

@@ -33,12 +33,14 @@ RAISED_BY_OUR_SQL: dict[str, type[ChunkstoreError]] = {
 _BY_STATE: dict[str, type[ChunkstoreError]] = {
     "28000": AuthenticationFailed,
     "28P01": AuthenticationFailed,
+    "25P03": ServerUnreachable,
     "3D000": DatabaseMissing,
     "42501": InsufficientPrivilege,
     "53300": ServerUnreachable,
     "57P01": ServerUnreachable,
     "57P02": ServerUnreachable,
     "57P03": ServerUnreachable,
+    "57P05": ServerUnreachable,
 }
 
 # While a connection is made libpq hands over no SQLSTATE, only the server's text.

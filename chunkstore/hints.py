@@ -19,6 +19,7 @@ from chunkstore.errors import ChunkstoreError
 QUIET_SECONDS = 0.1
 FIRST_POLL = 0.02
 LONGEST_POLL = 2.0
+_QUIET_AT_MOST = 60.0
 
 
 def channel(schema: str) -> str:
@@ -102,7 +103,9 @@ async def _listen(database: Database, waiting: Waiting) -> None:
         try:
             async with database.connection() as conn:
                 await conn.execute(f"LISTEN {channel(database.schema)}".encode())
-                async for _ in conn.notifies():
-                    waiting.hint()
+                while True:
+                    async for _ in conn.notifies(timeout=_QUIET_AT_MOST):
+                        waiting.hint()
+                    await conn.execute(b"SELECT")  # fails where the connection is gone without a word
         except (ChunkstoreError, psycopg.Error):
             await anyio.sleep(LONGEST_POLL)  # the polls go on meanwhile

@@ -4,15 +4,15 @@ Frozen: no byte passes in a direction, and the kernel goes on acknowledging what
 pooler. Vanished: every packet that arrives is dropped unread, as in a network that has lost the way.
 """
 
+import asyncio
 import ctypes
 import socket
 import struct
+from asyncio import StreamReader, StreamWriter, TaskGroup
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from enum import Enum
 
-import anyio
-from anyio.abc import Listener, SocketAttribute, SocketStream
 from psycopg.conninfo import make_conninfo
 
 _BLOCK = 65536
@@ -33,8 +33,8 @@ class Proxy:
 
     def __init__(self, target: str) -> None:
         self._target = target
-        self._listener: socket.socket | None = None
         self._gates = {direction: _Gate() for direction in To}
+        self._forgotten: list[_Gate] = []
         self._links: set[_Link] = set()
         self._refuses = False
         self._vanished = False
@@ -46,7 +46,6 @@ class Proxy:
     @property
     def dsn(self) -> str:
         """The address of the server by way of the proxy."""
-        assert self._listener is not None
         port = self._listener.getsockname()[1]
         return make_conninfo(host="127.0.0.1", port=port, user="postgres", dbname="postgres")
 
@@ -61,7 +60,7 @@ class Proxy:
         """Ends every connection; new ones are taken. Returns how many there were."""
         links = list(self._links)
         for link in links:
-            link.scope.cancel()
+            link.cut()
         return len(links)
 
     def refuse(self) -> None:
@@ -73,6 +72,11 @@ class Proxy:
         """Lets no byte through in the directions, until `heal` delivers what was held up."""
         for direction in directions:
             self._gates[direction].close()
+
+    def forget(self) -> None:
+        """Lets new connections flow, and leaves those that there are frozen for ever."""
+        self._forgotten += self._gates.values()
+        self._gates = {direction: _Gate() for direction in To}
 
     def vanish(self) -> None:
         """Drops every packet that clients send, acknowledgements and new connections too, until `heal`."""
@@ -95,48 +99,56 @@ class Proxy:
         if self._vanished:
             self._vanished = False
             for sock in self._sockets():
-                _take_packets(sock)
+                sock.setsockopt(socket.SOL_SOCKET, _SO_DETACH_FILTER, 0)
 
     # --- forwarding -----------------------------------------------------------------------------
 
-    async def serve(self, listener: Listener[SocketStream]) -> None:
-        """Takes connections until it is cancelled."""
-        self._listener = listener.extra(SocketAttribute.raw_socket)
-        await listener.serve(self._forward)
+    async def serve(self, started: asyncio.Event, ended: asyncio.Event) -> None:
+        """Takes connections on a free port of this machine until the end is set."""
+        async with await asyncio.start_server(self._forward, "127.0.0.1", 0) as server:
+            self._listener = server.sockets[0]
+            started.set()
+            await ended.wait()
+            self.heal()
+            self.cut()
+            for gate in self._forgotten:
+                gate.open()
 
-    async def _forward(self, client: SocketStream) -> None:
+    async def _forward(self, from_client: StreamReader, to_client: StreamWriter) -> None:
         try:
             if self._refuses:
                 raise ConnectionRefusedError
-            server = await anyio.connect_unix(self._target)
+            from_server, to_server = await asyncio.open_unix_connection(self._target)
         except OSError:
-            await client.aclose()
+            to_client.transport.abort()
             return
-        link = _Link(client, server)
+        link = _Link(to_client, to_server)
         self._links.add(link)
         try:
-            async with client, server, anyio.create_task_group() as pumps:
-                link.scope = pumps.cancel_scope
-                pumps.start_soon(self._pump, client, server, link, self._asks, self._gates[To.SERVER])
-                pumps.start_soon(self._pump, server, client, link, self._answers, self._gates[To.CLIENT])
+            async with TaskGroup() as pumps:
+                pumps.create_task(self._pump(from_client, to_server, link, self._asks, To.SERVER))
+                pumps.create_task(self._pump(from_server, to_client, link, self._answers, To.CLIENT))
         finally:
+            link.cut()
             self._links.discard(link)
 
     async def _pump(
         self,
-        source: SocketStream,
-        sink: SocketStream,
+        source: StreamReader,
+        sink: StreamWriter,
         link: "_Link",
         look: Callable[["_Link", bytes], None],
-        gate: "_Gate",
+        direction: To,
     ) -> None:
-        with suppress(anyio.EndOfStream, anyio.BrokenResourceError, anyio.ClosedResourceError):
-            while True:
-                data = await source.receive(_BLOCK)
+        gate = self._gates[direction]
+        with suppress(OSError):
+            while data := await source.read(_BLOCK):
                 look(link, data)
                 await gate.passed()
-                await sink.send(data)
-        link.scope.cancel()  # who hangs up on one side is hung up on at the other
+                sink.write(data)
+                await sink.drain()
+        await gate.passed()
+        link.cut()  # who hangs up on one side is hung up on at the other
 
     def _asks(self, link: "_Link", data: bytes) -> None:
         if self._lost and self._lost in data:
@@ -146,60 +158,56 @@ class Proxy:
     def _answers(self, link: "_Link", _: bytes) -> None:
         if link.loses_answer:
             self.answers_lost += 1
-            link.scope.cancel()
+            link.cut()
 
     def _sockets(self) -> list[socket.socket]:
-        assert self._listener is not None
-        return [self._listener, *(link.client.extra(SocketAttribute.raw_socket) for link in self._links)]
+        return [self._listener, *(link.client.get_extra_info("socket") for link in self._links)]
 
 
 @asynccontextmanager
 async def proxying(target: str) -> AsyncIterator[Proxy]:
-    """A proxy before the Unix socket, on a free port of this machine, while the block runs."""
-    proxy = Proxy(target)
-    listener = await anyio.create_tcp_listener(local_host="127.0.0.1")
-    async with anyio.create_task_group() as tasks:
-        for each in listener.listeners:
-            tasks.start_soon(proxy.serve, each)
-        await anyio.lowlevel.checkpoint()
-        yield proxy
-        proxy.heal()
-        tasks.cancel_scope.cancel()
+    """A proxy before the Unix socket while the block runs."""
+    proxy, started, ended = Proxy(target), asyncio.Event(), asyncio.Event()
+    async with TaskGroup() as tasks:
+        tasks.create_task(proxy.serve(started, ended))
+        await started.wait()
+        try:
+            yield proxy
+        finally:
+            ended.set()
 
 
 class _Link:
     """One client's connection and the server's that belongs to it."""
 
-    def __init__(self, client: SocketStream, server: SocketStream) -> None:
+    def __init__(self, client: StreamWriter, server: StreamWriter) -> None:
         self.client = client
         self.server = server
-        self.scope = anyio.CancelScope()
         self.loses_answer = False
+
+    def cut(self) -> None:
+        self.client.transport.abort()
+        self.server.transport.abort()
 
 
 class _Gate:
     """What bytes pass through while it is open."""
 
     def __init__(self) -> None:
-        self._opened = anyio.Event()
+        self._opened = asyncio.Event()
         self._opened.set()
 
     def close(self) -> None:
-        self._opened = anyio.Event()
+        self._opened.clear()
 
     def open(self) -> None:
         self._opened.set()
 
     async def passed(self) -> None:
-        while not self._opened.is_set():
-            await self._opened.wait()
+        await self._opened.wait()
 
 
 def _drop_packets(sock: socket.socket) -> None:
     instruction = ctypes.create_string_buffer(_KEEP_NOTHING, len(_KEEP_NOTHING))
     program = struct.pack("HL", 1, ctypes.addressof(instruction))
     sock.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, program)
-
-
-def _take_packets(sock: socket.socket) -> None:
-    sock.setsockopt(socket.SOL_SOCKET, _SO_DETACH_FILTER, 0)
