@@ -1,0 +1,55 @@
+"""Fixtures that give a stage to meet on, and make a few chunks do what thousands would."""
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from datetime import timedelta
+
+import pytest
+
+from chunkstore import append as appending
+from chunkstore import manifests, versions
+from projections import active, collector
+from tests.interleavings.scenes import Stage, staged
+
+
+class Stages:
+    """One stage for many tests; a new one after a test that broke it."""
+
+    def __init__(self, dsn: str, stack: AsyncExitStack) -> None:
+        self._dsn = dsn
+        self._stack = stack
+        self._stage: Stage | None = None
+
+    async def get(self) -> Stage:
+        if self._stage is None or self._stage.spoiled:
+            await self._stack.aclose()
+            self._stage = await self._stack.enter_async_context(staged(self._dsn))
+        return self._stage
+
+
+@pytest.fixture(scope="module")
+async def stages(dsn: str) -> AsyncIterator[Stages]:
+    """Gives stages, whose tests leave them drained."""
+    async with AsyncExitStack() as stack:
+        yield Stages(dsn, stack)
+
+
+@pytest.fixture
+async def stage(stages: Stages) -> Stage:
+    """A store of its own, with a side that can be held at any statement and one that goes on."""
+    return await stages.get()
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two chunks fill a segment, six a batch; open versions and checkpoints are overdue at once.
+
+    So nobody waits for a time to pass, and what takes a lease over meets whoever has it.
+    """
+    monkeypatch.setattr(manifests, "SEGMENT_MIN", 2)
+    monkeypatch.setattr(manifests, "SEGMENT_MAX", 2)
+    monkeypatch.setattr(appending, "BATCH_CHUNKS", 6)
+    monkeypatch.setattr(versions, "_DEADLINE", timedelta(0))
+    monkeypatch.setattr(active, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(collector, "_PAUSE", 0)
+    monkeypatch.setattr(collector, "_LOOKS", 3)
