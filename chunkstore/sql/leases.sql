@@ -1,8 +1,14 @@
 -- name: create_group
--- Gives a group a progress row in every partition; a new group starts at offset 0.
+-- Gives a group a progress row in every partition; a new group starts at offset 0. One that is there already
+-- is not tried: a conflict waits for whoever changes the row, and may hold what he waits for.
 INSERT INTO progress (consumer_group, partition)
 SELECT %(group)s, partition
-FROM partitions
+FROM partitions p
+WHERE NOT EXISTS (
+    SELECT FROM progress g
+    WHERE g.consumer_group = %(group)s
+      AND g.partition = p.partition
+)
 ON CONFLICT DO NOTHING;
 
 -- name: claim

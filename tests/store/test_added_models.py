@@ -82,6 +82,18 @@ async def test_a_model_whose_group_already_runs_is_back_filled_file_by_file(
     assert await found(other) == [("x", 1, "elsewhere")]
 
 
+async def test_whoever_adds_a_model_waits_for_no_checkpoint_of_a_group_that_runs(
+    store: ChunkStore, collection: Collection
+) -> None:
+    """Who holds the checkpoint may wait for a partition, and who adds a model has them all: a deadlock."""
+    await store.collection("other", model=ADDED)
+    async with store.database.transaction() as holder:
+        await holder.execute("UPDATE progress SET position = position")
+        with anyio.fail_after(10):
+            await collection.add_model(ADDED)
+        await holder.rollback()
+
+
 async def test_without_the_back_fill_a_running_group_never_hears_of_the_files(
     store: ChunkStore, collection: Collection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
