@@ -2,7 +2,7 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 
-.PHONY: run test lint bench docs model .venv
+.PHONY: run test lint bench docs model soak .venv
 
 run: .venv/light
 	$(BIN)/python examples/quickstart.py $(DOCS)
@@ -18,6 +18,10 @@ bench: .venv
 
 model: .venv
 	$(BIN)/python -m tests.model.protocol
+
+# SOAK_SECONDS bounds its long test, WHAT says which tests: `SOAK_SECONDS=120 make soak WHAT=tests/soak`.
+soak: .venv
+	$(BIN)/python -m pytest -m soak -n 0 $(WHAT)
 
 docs: .venv
 	$(BIN)/python tools/make_reference.py

@@ -1,0 +1,103 @@
+"""What the processes of the soak do, beside those of the fault tests; leases and deadlines are short."""
+
+import asyncio
+import signal
+from datetime import timedelta
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import anyio
+
+from chunkstore import append, versions
+from chunkstore.errors import UnknownModel
+from chunkstore.models.hashing import HashingModel
+from chunkstore.retries import persistently
+from chunkstore.store import ChunkStore
+from consumers.embedding import EmbeddingConsumer
+from projections import active
+from projections.projector import Projector
+from tests.faults.models import MODEL
+from tests.faults.processes import COLLECTION, LEASE_SECONDS, ROLES, Role, Where, collect, project, run
+from tests.soak.contents import BATCH_CHUNKS
+from tests.soak.moods import OTHER, Moody
+from tests.soak.operating import Operator
+from tests.soak.reading import SoakReader
+from tests.soak.writing import Writer
+
+MOOD = "mood"
+CONSUMED_AT_ONCE = 48
+LOOK_SECONDS = 0.5
+
+
+async def write(store: ChunkStore, name: str, stop: anyio.Event) -> None:
+    append.BATCH_CHUNKS = BATCH_CHUNKS
+    versions._DEADLINE = timedelta(seconds=2 * LEASE_SECONDS)
+    await Writer(await persistently(lambda: store.collection(COLLECTION), stop), name, stop).run()
+
+
+async def read(store: ChunkStore, name: str, stop: anyio.Event) -> None:
+    await SoakReader(await persistently(lambda: store.collection(COLLECTION), stop), name, stop).run()
+
+
+async def operate(store: ChunkStore, name: str, stop: anyio.Event) -> None:
+    await Operator(store, name, stop).run()
+
+
+async def embed(store: ChunkStore, name: str, stop: anyio.Event) -> None:
+    await _consume(store, MODEL, name, stop)
+
+
+async def embed_other(store: ChunkStore, name: str, stop: anyio.Event) -> None:
+    await _consume(store, OTHER, name, stop)
+
+
+async def project_other(store: ChunkStore, name: str, stop: anyio.Event) -> None:
+    active.CHECKPOINT_SECONDS = LEASE_SECONDS
+    while not stop.is_set():
+        try:
+            await Projector(store, OTHER.name).run(stop=stop)
+        except UnknownModel:
+            await anyio.sleep(LOOK_SECONDS)
+
+
+async def _consume(store: ChunkStore, like: HashingModel, name: str, stop: anyio.Event) -> None:
+    model = Moody(like.dimensions, Path(name).with_name(MOOD))
+    while not stop.is_set():
+        consumer = EmbeddingConsumer(store, model, batch=CONSUMED_AT_ONCE, lease_seconds=LEASE_SECONDS)
+        try:
+            await consumer.run(stop=stop)
+        except UnknownModel:
+            await anyio.sleep(LOOK_SECONDS)
+
+
+def telling(role: Role) -> Role:
+    """The role, which says at SIGUSR1 what each of its tasks waits for: for a process that hangs."""
+
+    async def told(store: ChunkStore, name: str, stop: anyio.Event) -> None:
+        asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, tell)
+        await role(store, name, stop)
+
+    return told
+
+
+def tell() -> None:
+    for task in asyncio.all_tasks():
+        task.print_stack(limit=12)
+
+
+SOAKED: dict[str, Role] = {
+    "write": write,
+    "read": read,
+    "operate": operate,
+    "embed": embed,
+    "embed-other": embed_other,
+    "project": project,
+    "project-other": project_other,
+    "collect": collect,
+}
+
+
+def run_soaked(role: str, where: Where, name: str, ready: Connection) -> None:
+    """What a process of the soak does."""
+    ROLES.update({name: telling(role) for name, role in SOAKED.items()})
+    run(role, where, name, ready)
