@@ -5,6 +5,7 @@ import os
 import signal
 import tempfile
 from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import anyio
@@ -56,9 +57,11 @@ class Process:
         os.kill(self.running.pid, number)
 
     async def terminate(self) -> None:
-        """Asks the process to stop, once it listens."""
+        """Asks the process to stop, once it listens; returns when it has heard that."""
         await anyio.to_thread.run_sync(self._ready.recv)
         self.running.terminate()
+        with suppress(EOFError):
+            await anyio.to_thread.run_sync(self._ready.recv)
 
     async def ended(self) -> int | None:
         """How the process ended."""
@@ -90,6 +93,13 @@ class Fleet:
             self.processes[name] = Process(role, self.where, name)
         return self.processes[f"{role}-{count}"]
 
+    def resume(self) -> int:
+        """Starts again what was stopped or ended; returns how many."""
+        ended = [process for process in self.processes.values() if not process.running.is_alive()]
+        for process in ended:
+            process.restart()
+        return len(ended)
+
     async def stop(self, role: str | None = None) -> None:
         """Stops the processes of a role, or all."""
         for process in self.processes.values():
@@ -98,8 +108,12 @@ class Fleet:
 
     def kill_server(self) -> None:
         """`kill -9` of the server's first process; who needs the server next starts it again."""
+        self.stop_server(signal.SIGKILL)
+
+    def stop_server(self, number: signal.Signals) -> None:
+        """Sends the signal to the server's first process: SIGQUIT stops in immediate mode."""
         pid = int((self.where.data / "postgres/postmaster.pid").read_text().split()[0])
-        psutil.Process(pid).kill()
+        psutil.Process(pid).send_signal(number)
 
     @property
     def log(self) -> str:

@@ -8,7 +8,8 @@ import os
 import random
 import signal
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from datetime import timedelta
 from functools import partial
 from multiprocessing.connection import Connection
@@ -19,7 +20,7 @@ from uuid import uuid4
 import anyio
 from anyio.abc import TaskStatus
 
-from chunkstore import append, versions
+from chunkstore import answers, append, versions
 from chunkstore.errors import Conflict, VersionFenced
 from chunkstore.retries import persistently
 from chunkstore.store import ChunkStore
@@ -28,22 +29,27 @@ from projections import active
 from projections.collector import collect_for_ever
 from projections.projector import Projector
 from tests.faults.models import MODEL, Gated, Mortal
+from tests.faults.searching import Reader, write_down
 from tests.faults.stamped import CHUNKS, KEYS, chunks_of
 
 COLLECTION = "files"
 LEASE_SECONDS = 1.5
+PACE_SECONDS = 0.1
 NEW_KEYS = [f"new-{number}.md" for number in range(100)]
+FEW_KEYS = KEYS[:6]
 COUNTED_KEYS = [f"counted-{number}.md" for number in range(4)]
 
 Role = Callable[[ChunkStore, str, anyio.Event], Awaitable[object]]
 
 
-async def upload(store: ChunkStore, name: str, stop: anyio.Event) -> None:
+async def upload(
+    store: ChunkStore, name: str, stop: anyio.Event, keys: Sequence[str] = KEYS, pause: float = 0
+) -> None:
     """Uploads the same files again and again, as fast as it can."""
     collection = await persistently(lambda: store.collection(COLLECTION))
     draw = random.Random(Path(name).name)
     run = uuid4().hex[:6]
-    for number, key in zip(itertools.count(), itertools.cycle(draw.sample(KEYS, len(KEYS))), strict=False):
+    for number, key in zip(itertools.count(), itertools.cycle(draw.sample(keys, len(keys))), strict=False):
         if stop.is_set():
             return
         stamp = f"{run}-{number}"
@@ -52,13 +58,27 @@ async def upload(store: ChunkStore, name: str, stop: anyio.Event) -> None:
             await persistently(partial(collection.append, key, chunks, idempotency_key=stamp))
         except VersionFenced:
             continue  # the server was away for longer than an open version may wait
+        with anyio.move_on_after(pause):
+            await stop.wait()
 
 
-async def upload_streamed(store: ChunkStore, name: str, stop: anyio.Event) -> None:
+async def upload_streamed(
+    store: ChunkStore, name: str, stop: anyio.Event, keys: Sequence[str] = KEYS, pause: float = 0
+) -> None:
     """The same in many batches under open versions, which a kill abandons."""
     append.BATCH_CHUNKS = 8
     versions._DEADLINE = timedelta(seconds=2 * LEASE_SECONDS)
-    await upload(store, name, stop)
+    await upload(store, name, stop, keys, pause)
+
+
+async def upload_few(store: ChunkStore, name: str, stop: anyio.Event) -> None:
+    """Uploads a few files at a pace at which each of them is soon active again."""
+    await upload(store, name, stop, FEW_KEYS, PACE_SECONDS)
+
+
+async def upload_few_streamed(store: ChunkStore, name: str, stop: anyio.Event) -> None:
+    """The same in many batches."""
+    await upload_streamed(store, name, stop, FEW_KEYS, PACE_SECONDS)
 
 
 async def write_new(store: ChunkStore, name: str, stop: anyio.Event) -> None:
@@ -102,6 +122,16 @@ async def collect(store: ChunkStore, name: str, stop: anyio.Event) -> None:
     await collect_for_ever(store, every=0.2, stop=stop)
 
 
+async def search(store: ChunkStore, name: str, stop: anyio.Event) -> None:
+    """Searches all the time, and writes down what it finds."""
+    collection = await persistently(lambda: store.collection(COLLECTION), stop)
+    keys = collection.keys()
+    reader = Reader(collection, [key async for key in keys])
+    while not stop.is_set():
+        await reader.look(stop)
+        write_down(reader.checker, Path(f"{name}.searches"))
+
+
 async def consume_gated(store: ChunkStore, name: str, stop: anyio.Event) -> None:
     """Embeds ten chunks at a time when the gate opens."""
     model = Gated(Path(name))
@@ -116,6 +146,8 @@ async def consume_mortal(store: ChunkStore, name: str, stop: anyio.Event) -> Non
 ROLES: dict[str, Role] = {
     "upload": upload,
     "upload-streamed": upload_streamed,
+    "upload-few": upload_few,
+    "upload-few-streamed": upload_few_streamed,
     "write-new": write_new,
     "count-up": count_up,
     "consume": consume,
@@ -123,6 +155,7 @@ ROLES: dict[str, Role] = {
     "consume-mortal": consume_mortal,
     "project": project,
     "collect": collect,
+    "search": search,
 }
 
 
@@ -151,17 +184,20 @@ def run(role: str, where: Where, name: str, ready: Connection) -> None:
 
 
 async def _run(role: str, where: Where, name: str, ready: Connection) -> None:
+    answers.FIRST_LOOK, answers.SECOND_LOOK = LEASE_SECONDS, LEASE_SECONDS / 3
     stop = anyio.Event()
     async with anyio.create_task_group() as tasks:
-        await tasks.start(_stop_at_sigterm, stop)
+        await tasks.start(_stop_at_sigterm, stop, ready)
         ready.send("ready")
         async with await persistently(where.open) as store:
             await ROLES[role](store, str(where.folder / name), stop)
         tasks.cancel_scope.cancel()
 
 
-async def _stop_at_sigterm(stop: anyio.Event, *, task_status: TaskStatus[None]) -> None:
+async def _stop_at_sigterm(stop: anyio.Event, ready: Connection, *, task_status: TaskStatus[None]) -> None:
     with anyio.open_signal_receiver(signal.SIGTERM) as signals:
         task_status.started()
         async for _ in signals:
             stop.set()
+            with suppress(BrokenPipeError):
+                ready.send("stopping")

@@ -6,57 +6,13 @@ import anyio
 import pytest
 
 from chunkstore.collection import Collection
-from chunkstore.retries import persistently
 from chunkstore.store import ChunkStore
-from consumers.embedding import EmbeddingConsumer
 from projections.collector import collect
-from projections.projector import Projector
-from projections.verify import verify
 from tests.faults.asking import ALL_ACTIVE, until, value
 from tests.faults.fix_processes import Fleet
-from tests.faults.models import MODEL
-from tests.faults.stamped import KEYS, broken, chunks_of
-
-EVERYTHING = 2000
-
-
-class Reader:
-    """Searches for everything again and again, and keeps what it saw that must not be."""
-
-    def __init__(self, collection: Collection) -> None:
-        self._collection = collection
-        self.searches = 0
-        self.faults: list[str] = []
-        self.seen: set[tuple[str, int]] = set()
-
-    async def run(self) -> None:
-        (query,) = MODEL.embed(["file chunk upload"])
-        while True:
-            hits = await persistently(lambda: self._collection.search(query, k=EVERYTHING))
-            self.searches += 1
-            self.faults += broken(hits)
-            self.seen |= {(hit.key, hit.version) for hit in hits}
-
-
-async def all_whole_and_active(store: ChunkStore, collection: Collection) -> None:
-    """Gives the reader a first version of every file to see."""
-    for key in KEYS:
-        await collection.append(key, chunks_of(key, "first"))
-    await EmbeddingConsumer(store, MODEL).run(drain=True)
-    await Projector(store, MODEL.name).run(drain=True)
-
-
-async def nothing_is_broken(store: ChunkStore) -> None:
-    """Drains what the processes left, and verifies every invariant, those of a drained store too."""
-    await EmbeddingConsumer(store, MODEL).run(drain=True)
-    await Projector(store, MODEL.name).run(drain=True)
-    report = await verify(store)
-    assert report.broken == []
-    assert [check.name for check in report.checks if check.skipped] == []
-
-
-def violations(fleet: Fleet) -> list[str]:
-    return [line for line in fleet.log.splitlines() if "violates" in line or "duplicate key" in line]
+from tests.faults.searching import Reader
+from tests.faults.siege import all_whole_and_active, nothing_is_broken, violations
+from tests.faults.stamped import KEYS
 
 
 @pytest.mark.timeout(150)
@@ -83,11 +39,11 @@ async def test_one_process_is_killed_every_second_and_no_search_sees_it(
         tasks.cancel_scope.cancel()
     await fleet.stop()
 
-    assert reader.faults == []
-    assert len(reader.seen) > 2 * len(KEYS), (
+    assert reader.checker.faults == []
+    assert reader.checker.switches > len(KEYS), (
         "the reader hardly saw a new version: nothing was put to the test"
     )
-    assert violations(fleet) == []
+    assert violations(fleet.log) == []
     await collect(store)
     await nothing_is_broken(store)
 
@@ -111,6 +67,6 @@ async def test_the_server_is_killed_and_everything_goes_on(
         tasks.cancel_scope.cancel()
     await fleet.stop()
 
-    assert reader.faults == []
-    assert violations(fleet) == []
+    assert reader.checker.faults == []
+    assert violations(fleet.log) == []
     await nothing_is_broken(store)

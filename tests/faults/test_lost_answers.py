@@ -1,4 +1,4 @@
-"""A network that says nothing: nobody waits for ever, neither the client for an answer nor others for its locks."""
+"""A silent network: nobody waits for ever, neither a client for an answer nor others for its locks."""
 
 from collections.abc import AsyncIterator
 from time import monotonic
@@ -145,8 +145,10 @@ async def test_a_server_that_takes_no_connection_is_told_before_the_pool_gives_u
 
 
 async def test_a_pool_whose_connections_are_all_in_use_is_waited_for(dsn: str, schema: str) -> None:
-    async with await Database.open(dsn, schema=schema, max_size=1) as database:
-        async with anyio.create_task_group() as tasks:
-            async with database.transaction():
-                tasks.start_soon(ask, database)
-                await anyio.sleep(2.5)  # longer than the pool is waited for without a doubt
+    async with (
+        await Database.open(dsn, schema=schema, max_size=1) as database,
+        anyio.create_task_group() as tasks,
+        database.transaction(),
+    ):
+        tasks.start_soon(ask, database)
+        await anyio.sleep(2.5)  # longer than the pool is waited for without a doubt
