@@ -120,7 +120,7 @@ class Watch:
 
     def counts_on(self, connection: AsyncConnection[Any]) -> bool:
         """Whether what a connection is about to do is a statement of the side."""
-        begun = connection.pgconn.transaction_status is TransactionStatus.INTRANS
+        begun = connection.pgconn.transaction_status == TransactionStatus.INTRANS
         return self.counts and begun and connection.info.backend_pid in self.pids
 
     async def pass_through(self, text: str, count: Callable[[str], Awaitable[None]]) -> None:

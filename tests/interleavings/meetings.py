@@ -89,6 +89,7 @@ class Meeting:
         points = self._stage.held.watch.passed
         following = await self._run(1 - first, self._stage.other, scene)
         self._orders.append(await self._ended(scene, first, leading, following))
+        assert points, "no statement was seen"
         return points
 
     async def _alone(self, number: int) -> Ended:

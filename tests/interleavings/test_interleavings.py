@@ -61,14 +61,14 @@ SHARPEST = {
 @pytest.mark.parametrize("name", SHARPEST)
 async def test_operations_that_meet_come_to_one_of_their_orders(stage: Stage, name: str) -> None:
     for partner in SHARPEST[name]:
-        met = await Meeting(stage, (NAMED[name], NAMED[partner])).run(_commit)
+        met = await Meeting(stage, (NAMED[name], NAMED[partner])).run(_commit_and_another)
         assert met.faults == []
     assert await broken(stage) == []
 
 
-def _commit(points: Sequence[Point]) -> Sequence[Point]:
-    """Where all is locked and written, and nobody else sees it."""
-    return points[-1:]
+def _commit_and_another(points: Sequence[Point]) -> Sequence[Point]:
+    """The commit, before which all is locked and written and nobody else sees it; and one in the midst."""
+    return points[len(points) * 2 // 3], points[-1]
 
 
 def _pair(pair: tuple[Operation, Operation]) -> str:
