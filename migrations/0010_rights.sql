@@ -54,6 +54,9 @@ VALUES
     ('writer', 'TABLE sources', 'SELECT, INSERT, UPDATE'),
     ('writer', 'TABLE dead_letters', 'SELECT, UPDATE (state), DELETE'),
     ('writer', 'TABLE active_versions', 'SELECT, UPDATE (cursor)'),
+    -- What an ingestion says at its end: how many chunks wait.
+    ('writer', 'TABLE waiting', 'SELECT'),
+    ('writer', 'TABLE events', 'SELECT (partition, type, file, version, recorded_at)'),
     ('writer', 'SEQUENCE chunk_id_blocks', 'USAGE'),
     ('writer', 'SEQUENCE segment_ids', 'USAGE'),
     ('writer', 'SEQUENCE files_file_seq', 'USAGE'),

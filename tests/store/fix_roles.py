@@ -1,10 +1,11 @@
 """A store with its roles, and for each of them a user who has that role alone."""
 
 from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, contextmanager
 from typing import NamedTuple
 from uuid import uuid4
 
+import anyio
 import psycopg
 import pytest
 from psycopg import sql
@@ -64,13 +65,18 @@ class Users(NamedTuple):
                 grant = sql.SQL("GRANT {} TO {}")
                 admin.execute(grant.format(*map(sql.Identifier, (self.role(kind), self.user(name)))))
 
-    async def make(self) -> None:
+    def make(self) -> None:
         """Makes the store's roles as its owner."""
-        async with await Database.open(self.as_user("owner"), schema=self.schema, max_size=1) as database:
-            await make_roles(database, prefix=self.prefix)
+
+        async def make() -> None:
+            async with await Database.open(self.as_user("owner"), schema=self.schema, max_size=1) as database:
+                await make_roles(database, prefix=self.prefix)
+
+        anyio.run(make)
 
 
-async def users_of_a_new_store(dsn: str) -> AsyncIterator[Users]:
+@contextmanager
+def users_of_a_new_store(dsn: str) -> Iterator[Users]:
     """A migrated store that an ordinary user owns, its roles, and a user of each; all dropped afterwards."""
     name = f"test_{uuid4().hex[:16]}"
     users = Users(dsn, name, name)
@@ -85,7 +91,7 @@ async def users_of_a_new_store(dsn: str) -> AsyncIterator[Users]:
             )
             admin.execute(sql.SQL("ALTER ROLE {} CREATEROLE").format(sql.Identifier(users.user("owner"))))
         migrate.apply(Dsn(users.as_user("owner")), name)
-        await users.make()
+        users.make()
         for kind in KINDS:
             users.add(kind, kind)
         yield users
@@ -102,13 +108,6 @@ def drop_roles(dsn: str, prefix: str) -> None:
         ).fetchall()
         for (role,) in found:
             admin.execute(sql.SQL("DROP OWNED BY {0}; DROP ROLE {0}").format(sql.Identifier(role)))
-
-
-@pytest.fixture
-async def users(dsn: str) -> AsyncIterator[Users]:
-    """A store with its roles and users."""
-    async for made in users_of_a_new_store(dsn):
-        yield made
 
 
 class Stores:
@@ -132,10 +131,3 @@ async def stores(users: Users) -> AsyncIterator[Stores]:
     """The store, as each of its users sees it."""
     async with AsyncExitStack() as stack:
         yield Stores(users, stack)
-
-
-@pytest.fixture
-def superuser(dsn: str) -> Iterator[psycopg.Connection]:
-    """A connection that no right keeps out."""
-    with psycopg.connect(dsn, autocommit=True) as connection:
-        yield connection

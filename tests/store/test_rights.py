@@ -1,11 +1,12 @@
 """What each role may do is what the page of rights says: every right is tried, and all else is refused."""
 
 import re
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from itertools import groupby
 from pathlib import Path
 from typing import LiteralString
 
+import anyio
 import psycopg
 import pytest
 from psycopg import sql
@@ -26,16 +27,20 @@ Row = tuple[str, ...]
 
 
 @pytest.fixture(scope="module")
-async def users(dsn: str, anyio_backend: str) -> AsyncIterator[Users]:
+def users(dsn: str) -> Iterator[Users]:
     """A store that holds an active file, with its roles and users."""
-    async for made in users_of_a_new_store(dsn):
-        async with await ChunkStore.open(made.as_user("owner"), schema=made.schema) as store:
-            collection = await store.collection("docs", model=MODEL)
-            await collection.append("a", [Chunk("one"), Chunk("two")])
-            await EmbeddingConsumer(store, MODEL).run(drain=True)
-            await Projector(store, MODEL.name).run(drain=True)
-            await collection.append("a", [Chunk("one"), Chunk("three")])
+    with users_of_a_new_store(dsn) as made:
+        anyio.run(_fill, made)
         yield made
+
+
+async def _fill(users: Users) -> None:
+    async with await ChunkStore.open(users.as_user("owner"), schema=users.schema) as store:
+        collection = await store.collection("docs", model=MODEL)
+        await collection.append("a", [Chunk("one"), Chunk("two")])
+        await EmbeddingConsumer(store, MODEL).run(drain=True)
+        await Projector(store, MODEL.name).run(drain=True)
+        await collection.append("a", [Chunk("one"), Chunk("three")])
 
 
 @pytest.fixture(scope="module", params=KINDS)
@@ -111,7 +116,8 @@ def column_rights(users: Users, owner: psycopg.Connection) -> list[Row]:
     ]
     found.sort(key=lambda row: (KINDS.index(row[0]), row[1], PRIVILEGES.index(row[2])))
     return [
-        (key[0], key[1], key[2], ", ".join(row[3] for row in group)) for key, group in groupby(found, key=lambda row: row[:3])
+        (key[0], key[1], key[2], ", ".join(row[3] for row in group))
+        for key, group in groupby(found, key=lambda row: row[:3])
     ]
 
 

@@ -4,6 +4,7 @@ import re
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
+import anyio
 import psycopg
 import pytest
 from psycopg.errors import InsufficientPrivilege, UniqueViolation
@@ -26,23 +27,27 @@ TENANTS = ("honest", "hostile")
 
 
 @pytest.fixture(scope="module")
-async def users(dsn: str, anyio_backend: str) -> AsyncIterator[Users]:
+def users(dsn: str) -> Iterator[Users]:
     """A store with a collection for each of two tenants; the honest one's holds a secret."""
-    async for made in users_of_a_new_store(dsn):
+    with users_of_a_new_store(dsn) as made:
         made.add("honest", "reader", "writer")
         made.add("hostile", "reader", "writer")
-        async with await ChunkStore.open(made.as_user("owner"), schema=made.schema) as owner:
-            for name in TENANTS:
-                await owner.collection(name, model=MODEL)
-            await owner.collection("nobody", model=MODEL)
-            await set_tenant(owner.database, "honest", made.user("honest"))
-            await set_tenant(owner.database, "hostile", made.user("hostile"))
-        async with stores_of(made) as (honest, hostile):
-            await honest.append("secret.md", [Chunk(SECRET), Chunk("second")], metadata={"of": "honest"})
-            await honest.append("secret.md", [Chunk(SECRET), Chunk("third")], idempotency_key="k")
-            await hostile.append("own.md", [Chunk("mine"), Chunk("mine too")])
-        await work(made)
+        anyio.run(_fill, made)
         yield made
+
+
+async def _fill(users: Users) -> None:
+    async with await ChunkStore.open(users.as_user("owner"), schema=users.schema) as owner:
+        for name in TENANTS:
+            await owner.collection(name, model=MODEL)
+        await owner.collection("nobody", model=MODEL)
+        await set_tenant(owner.database, "honest", users.user("honest"))
+        await set_tenant(owner.database, "hostile", users.user("hostile"))
+    async with stores_of(users) as (honest, hostile):
+        await honest.append("secret.md", [Chunk(SECRET), Chunk("second")], metadata={"of": "honest"})
+        await honest.append("secret.md", [Chunk(SECRET), Chunk("third")], idempotency_key="k")
+        await hostile.append("own.md", [Chunk("mine"), Chunk("mine too")])
+    await work(users)
 
 
 @asynccontextmanager
