@@ -40,6 +40,7 @@ class Answering(AsyncConnection[Any]):
     """
 
     is_at_work: Callable[["Answering"], Awaitable[bool]] | None = None
+    made_at = 0.0
     _waits_since: float | None = None
     _is_timed = False
     _looking: asyncio.Task[None] | None = None

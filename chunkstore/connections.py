@@ -5,6 +5,7 @@ of a client that is gone.
 """
 
 from functools import partial
+from time import monotonic
 
 import msgspec
 from psycopg import AsyncConnection, sql
@@ -115,7 +116,14 @@ async def open_pool(dsn: Dsn, max_size: int, session: Session) -> AsyncConnectio
     return pool
 
 
+def made_at(connection: AsyncConnection) -> float:
+    """When a connection of this module was made, by the monotonic clock."""
+    assert isinstance(connection, Answering)
+    return connection.made_at
+
+
 def _watch(connection: AsyncConnection, dsn: Dsn, session: Session | None) -> None:
     assert isinstance(connection, Answering)
     pooled = session is None or session.pooled
+    connection.made_at = monotonic()
     connection.is_at_work = partial(is_at_work, dsn, pooled=pooled)

@@ -7,6 +7,7 @@ connection goes to the store that was opened: not to another one that was put in
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from pathlib import Path
+from time import monotonic
 from typing import Self
 from weakref import WeakSet
 
@@ -54,6 +55,7 @@ class Database:
         self._pool = pool
         self._server = server
         self._recognised = WeakSet[AsyncConnection]()
+        self._lost = 0.0
 
     @classmethod
     async def open(
@@ -124,7 +126,7 @@ class Database:
                     await self._refuse_newer_schema(connection)
                 raise
             finally:
-                await self._pool.putconn(connection)
+                await self._give_back(connection)
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[AsyncConnection]:
@@ -150,7 +152,7 @@ class Database:
                 await connection.execute(begin, prepare=False)
             except BaseException:
                 await _roll_back(connection)
-                await self._pool.putconn(connection)
+                await self._give_back(connection)
                 raise
         except psycopg.OperationalError:
             await self._revive()
@@ -158,12 +160,26 @@ class Database:
         return connection
 
     async def _free(self) -> AsyncConnection:
+        while True:
+            connection = await self._from_pool()
+            if connections.made_at(connection) >= self._lost:
+                return connection
+            # As old as one that was lost: to find out by itself may take as long again.
+            await connection.close()
+            await self._pool.putconn(connection)
+
+    async def _from_pool(self) -> AsyncConnection:
         try:
             return await self._pool.getconn(_FREE_SECONDS)
         except PoolTimeout:
             # Where none can be made the error says why, and comes now; where all are in use, it is waited on.
             await (await connections.connect(self._dsn, self._session)).close()
             return await self._pool.getconn()
+
+    async def _give_back(self, connection: AsyncConnection) -> None:
+        if connection.closed:
+            self._lost = monotonic()
+        await self._pool.putconn(connection)
 
     async def _recognise(self, connection: AsyncConnection) -> None:
         """Raises StoreReplaced unless the connection goes to the store that was opened."""

@@ -20,7 +20,7 @@ from uuid import uuid4
 import anyio
 from anyio.abc import TaskStatus
 
-from chunkstore import answers, append, versions
+from chunkstore import answers, append, connections, versions
 from chunkstore.errors import Conflict, VersionFenced
 from chunkstore.retries import persistently
 from chunkstore.store import ChunkStore
@@ -184,6 +184,7 @@ def run(role: str, where: Where, name: str, ready: Connection) -> None:
 
 
 async def _run(role: str, where: Where, name: str, ready: Connection) -> None:
+    connections.IDLE_SECONDS = 2
     answers.FIRST_LOOK, answers.SECOND_LOOK = LEASE_SECONDS, LEASE_SECONDS / 3
     stop = anyio.Event()
     async with anyio.create_task_group() as tasks:

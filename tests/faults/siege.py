@@ -50,11 +50,17 @@ async def all_whole_and_active(store: ChunkStore, collection: Collection, keys: 
 
 async def nothing_is_broken(store: ChunkStore) -> None:
     """Drains what the processes left, and verifies every invariant, those of a drained store too."""
+    with anyio.fail_after(PEACE_SECONDS):
+        while await _skipped(store):
+            pass  # a collector that runs beside has written to the log since
+
+
+async def _skipped(store: ChunkStore) -> list[str]:
     await EmbeddingConsumer(store, MODEL).run(drain=True)
     await Projector(store, MODEL.name).run(drain=True)
     report = await verify(store)
     assert report.broken == []
-    assert [check.name for check in report.checks if check.skipped] == []
+    return [check.name for check in report.checks if check.skipped]
 
 
 def violations(log: str) -> list[str]:

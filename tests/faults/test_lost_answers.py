@@ -152,3 +152,21 @@ async def test_a_pool_whose_connections_are_all_in_use_is_waited_for(dsn: str, s
     ):
         tasks.start_soon(ask, database)
         await anyio.sleep(2.5)  # longer than the pool is waited for without a doubt
+
+
+async def test_one_lost_connection_speaks_for_all_of_its_age(
+    proxy: Proxy, schema: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(answers, "FIRST_LOOK", 1)
+    monkeypatch.setattr(answers, "SECOND_LOOK", 0.2)
+    async with await Database.open(proxy.dsn, schema=schema, max_size=4) as database:
+        async with anyio.create_task_group() as tasks:
+            for _ in range(4):
+                tasks.start_soon(ask, database, b"SELECT pg_sleep(0.3)")
+        proxy.freeze(*To)
+        proxy.forget()
+        with pytest.raises(ServerUnreachable):
+            await ask(database)
+        with anyio.fail_after(1):
+            for _ in range(4):
+                await ask(database)
