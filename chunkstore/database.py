@@ -23,7 +23,7 @@ from chunkstore import migrate as migrations
 from chunkstore.connections import Session
 from chunkstore.dsn import Dsn
 from chunkstore.embedded import EmbeddedServer
-from chunkstore.errors import DatabaseError, StoreReplaced
+from chunkstore.errors import ChunkstoreError, DatabaseError, StoreReplaced
 from chunkstore.failures import may_be_the_schemas, translated
 
 BY_INDEX = b"SET LOCAL enable_seqscan = off;"
@@ -195,10 +195,17 @@ class Database:
             self._recognised.add(connection)
 
     async def _refuse_newer_schema(self, connection: AsyncConnection) -> None:
-        """Raises SchemaTooNew where the schema was migrated under this process."""
+        """Raises SchemaTooNew where the schema was migrated under this process.
+
+        The connection is given up then: another one, without plans of the older schema, may still do.
+        """
         with suppress(psycopg.Error):
             applied = await connections.applied_migrations(connection, self.schema)
-            migrations.check(self.schema, applied)
+            try:
+                migrations.check(self.schema, applied)
+            except ChunkstoreError:
+                await connection.close()
+                raise
 
     async def _revive(self) -> None:
         # The caller's next attempt finds an embedded server that was killed running again.

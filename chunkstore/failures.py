@@ -55,8 +55,11 @@ _BY_TEXT: tuple[tuple[str, type[ChunkstoreError]], ...] = (
 )
 
 
-_OF_THE_SCHEMA = frozenset({"0A", "22", "23", "42", "P0"})
-"""Classes of errors that a statement also gets where the schema is not the one that it was written for."""
+_OF_THE_SCHEMA = frozenset({"0A", "22", "23", "42", "P0", "XX"})
+"""Classes of errors that a statement also gets where the schema is not the one that it was written for.
+
+XX: a prepared statement finds by its number, in vain, what was dropped.
+"""
 
 
 def may_be_the_schemas(error: BaseException) -> bool:

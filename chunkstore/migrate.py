@@ -3,11 +3,12 @@
 yoyo-migrations reads, orders and records them. Its own lock is a row, which a killed process leaves behind
 for ever, and it commits a migration before it records it; so it is given one connection inside one
 transaction that holds an advisory lock: any number of processes may start at once, and die at any time.
-A store that is in use is migrated between its users' transactions: no lock is waited for longer than
-`_LOCK_SECONDS`, for whoever comes after it would wait too.
+A store that is in use is migrated between its users' transactions: a lock is waited for shortly, because
+whoever comes after it would wait too, and longer each time that all had to be given back.
 """
 
 from collections.abc import Collection
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import NoReturn
@@ -25,7 +26,7 @@ from chunkstore.failures import translated
 
 _LOCK = 0x6368756E6B  # one for the database: the extension is made once for all its schemas
 _CONNECT_SECONDS = 5
-_LOCK_SECONDS = 1
+_LOCK_MILLISECONDS = (200, 5_000)
 _PATIENCE_SECONDS = 60
 
 
@@ -47,35 +48,46 @@ def apply(dsn: Dsn, schema: str, folder: Path | None = None) -> list[str]:
     """Applies what the schema lacks of the folder's files (this package's own for None). Blocks."""
     with translated(dsn), psycopg.connect(dsn.conninfo(connect_timeout=_CONNECT_SECONDS)) as connection:
         connection.isolation_level = IsolationLevel.READ_COMMITTED
-        once = Retrying(
+        for attempt in Retrying(
             retry=retry_if_exception_type((LockNotAvailable, DeadlockDetected)),
-            wait=wait_random(0.5, 1.5),
+            wait=wait_random(0.2, 1),
             stop=stop_after_delay(_PATIENCE_SECONDS),
             retry_error_callback=_give_up,
-        )
-        return once(_apply, connection, dsn, schema, folder or own_folder())
+        ):
+            with attempt, connection.transaction():
+                connection.execute("SELECT pg_advisory_xact_lock(%s)", [_LOCK])
+                _wait_for_locks(connection, attempt.retry_state.attempt_number)
+                return _apply(connection, dsn, schema, folder or own_folder())
+        raise AssertionError
+
+
+def _wait_for_locks(connection: Connection, attempt: int) -> None:
+    shortest, longest = _LOCK_MILLISECONDS
+    wait = min(shortest * 2 ** (attempt - 1), longest)
+    connection.execute("SELECT set_config('lock_timeout', %s, true)", [f"{wait}ms"])
+    # Where two wait for each other this one gives way, if it may say so: only superusers may unless granted.
+    with suppress(psycopg.errors.InsufficientPrivilege), connection.transaction():
+        connection.execute("SET LOCAL deadlock_timeout = '50ms'")
 
 
 def _apply(connection: Connection, dsn: Dsn, schema: str, folder: Path) -> list[str]:
-    with connection.transaction():
-        connection.execute("SELECT pg_advisory_xact_lock(%s)", [_LOCK])
-        connection.execute(sql.SQL("SET LOCAL lock_timeout = {}").format(f"{_LOCK_SECONDS}s"))
-        server = requirements.read(connection.execute(requirements.FACTS, {"schema": schema}).fetchone())
-        server.check()
-        missing = _missing(connection, schema, folder, server)
-        if server.vector is None:
-            _make_extension(connection, dsn)
-        if missing:
-            _make_schema(connection, schema, dsn)
-            _run(connection, schema, folder)
-        return missing
+    server = requirements.read(connection.execute(requirements.FACTS, {"schema": schema}).fetchone())
+    server.check()
+    missing = _missing(connection, schema, folder, server)
+    if server.vector is None:
+        _make_extension(connection, dsn)
+    if missing:
+        _make_schema(connection, schema, dsn)
+        _run(connection, schema, folder)
+    return missing
 
 
 def _give_up(state: RetryCallState) -> NoReturn:
     error = state.outcome.exception() if state.outcome else None
     raise DatabaseError(
         f"the schema could not be changed within {_PATIENCE_SECONDS} s, and was not: transactions of others"
-        " hold its tables; end the long ones (pg_stat_activity shows them), then migrate again"
+        " hold its tables; end the long ones (pg_stat_activity shows them) or stop what uses the store, then"
+        " migrate again"
     ) from error
 
 

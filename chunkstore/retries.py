@@ -12,7 +12,6 @@ from chunkstore.errors import (
     InsufficientPrivilege,
     IsolationRefused,
     SchemaNotMigrated,
-    SchemaTooNew,
     ServerUnreachable,
     StoreReplaced,
     UnsupportedServer,
@@ -25,7 +24,6 @@ _FINAL = (
     InsufficientPrivilege,
     IsolationRefused,
     SchemaNotMigrated,
-    SchemaTooNew,
     StoreReplaced,
     UnsupportedServer,
 )
