@@ -15,6 +15,7 @@ from types import ModuleType
 
 import msgspec
 
+from chunkstore import environment
 from chunkstore.errors import DatabaseError
 
 _SYSTEM_USER = "pgserver"
@@ -37,8 +38,7 @@ class Binaries(msgspec.Struct, frozen=True):
     def run(self, command: str, *arguments: str, cluster: Path) -> Done:
         """Runs one command to its end, as the account, with the cluster's folder as the current one."""
         line = [str(self.folder / command), *arguments]
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("PG")}
-        environment |= {"LC_ALL": "C", "LANG": "C"}
+        variables = environment.of_servers() | {"LC_ALL": "C", "LANG": "C"}
         # A file, not a pipe: the server would keep a pipe open and this call waiting.
         with tempfile.TemporaryFile("w+", errors="replace") as output:
             done = subprocess.run(
@@ -47,7 +47,7 @@ class Binaries(msgspec.Struct, frozen=True):
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 cwd=cluster,
-                env=environment,
+                env=variables,
                 check=False,
                 user=None if self.account is None else self.account.pw_uid,
                 group=None if self.account is None else self.account.pw_gid,

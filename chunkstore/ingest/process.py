@@ -15,6 +15,7 @@ import anyio
 import msgspec
 from anyio import CapacityLimiter, to_thread
 
+from chunkstore import environment
 from chunkstore.errors import InvalidInput, UnreadableFile, WorkerFailed
 from chunkstore.ingest import frames
 from chunkstore.ingest.frames import Answer, Ready, Setup, Task
@@ -121,13 +122,13 @@ class WorkerProcess:
 
 
 def _started(setup: Setup) -> "subprocess.Popen[bytes]":
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(setup.search_path)}
+    variables = environment.of_parsers() | {"PYTHONPATH": os.pathsep.join(setup.search_path)}
     process = subprocess.Popen(
         [sys.executable, "-m", "chunkstore.ingest.worker"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
-        env=environment,
+        env=variables,
     )
     with suppress(BrokenPipeError):  # it is dead already, which its first answer says
         frames.write(_pipe(process.stdin), setup)
