@@ -147,6 +147,12 @@ async def status(store: ChunkStore) -> Status:
         )
 
 
+async def shared_groups(store: ChunkStore) -> list[GroupStatus]:
+    """How far the consumers of every model are; all of a status that a consumer's role may ask for."""
+    async with store.database.transaction() as conn:
+        return await rows.fetch_all(conn, STATUS.shared_groups, row=_shared)
+
+
 def _model(collection: CollectionId, **columns: Any) -> tuple[CollectionId, ModelStatus]:
     return collection, ModelStatus(**columns)
 

@@ -23,17 +23,19 @@ INSERT INTO rights (kind, object, privileges)
 SELECT k.kind, 'TABLE ' || t.name, 'SELECT'
 FROM unnest(ARRAY['reader', 'writer', 'consumer', 'projector', 'collector']) AS k (kind)
 CROSS JOIN unnest(ARRAY[
-    '_yoyo_migration', 'partitions', 'models', 'collections', 'collection_models', 'files', 'versions',
-    'dead_letters', 'active_versions'
+    '_yoyo_migration', 'models', 'collections', 'collection_models', 'files', 'versions'
 ]) AS t (name);
 
 INSERT INTO rights (kind, object, privileges)
 VALUES
+    ('reader', 'TABLE partitions', 'SELECT'),
     ('reader', 'TABLE events', 'SELECT'),
     ('reader', 'TABLE segments',
      'SELECT (segment, file, min_chunk, max_chunk, chunks, starts, ends, pages, lines)'),
     ('reader', 'TABLE chunks', 'SELECT (chunk_id, file, content, metadata)'),
     ('reader', 'TABLE embeddings', 'SELECT (chunk_id, model)'),
+    ('reader', 'TABLE dead_letters', 'SELECT'),
+    ('reader', 'TABLE active_versions', 'SELECT'),
     ('reader', 'TABLE progress', 'SELECT'),
     ('reader', 'TABLE leases', 'SELECT'),
     ('reader', 'TABLE done', 'SELECT'),
@@ -42,6 +44,7 @@ VALUES
     ('reader', 'TABLE waiting', 'SELECT'),
     ('reader', 'TABLE failed', 'SELECT'),
 
+    ('writer', 'TABLE partitions', 'SELECT'),
     ('writer', 'TABLE files', 'SELECT, INSERT (collection, key, partition), UPDATE (last_version, latest, target)'),
     ('writer', 'TABLE versions',
      'SELECT, INSERT, UPDATE (state, tombstone, chunks, reused, added, segments, base_ordinals, base_chars,'
@@ -70,6 +73,7 @@ VALUES
     ('consumer', 'TABLE segments', 'SELECT'),
     ('consumer', 'TABLE chunks', 'SELECT'),
     ('consumer', 'TABLE embeddings', 'SELECT'),
+    ('consumer', 'TABLE dead_letters', 'SELECT'),
     ('consumer', 'TABLE progress', 'SELECT'),
     ('consumer', 'TABLE leases', 'SELECT, INSERT, UPDATE'),
     ('consumer', 'TABLE done', 'SELECT'),
@@ -80,9 +84,9 @@ VALUES
     ('projector', 'TABLE events', 'SELECT'),
     ('projector', 'TABLE segments', 'SELECT'),
     ('projector', 'TABLE chunks', 'SELECT (chunk_id, file)'),
+    ('projector', 'TABLE active_versions', 'SELECT'),
     ('projector', 'TABLE progress', 'SELECT, UPDATE (position, epoch, owner, expires)'),
     ('projector', 'TABLE leases', 'SELECT'),
-    ('projector', 'TABLE done', 'SELECT'),
     ('projector', 'FUNCTION activate', 'EXECUTE'),
     ('projector', 'FUNCTION stage_target', 'EXECUTE'),
     ('projector', 'FUNCTION remove_superseded', 'EXECUTE'),
@@ -91,6 +95,7 @@ VALUES
 
     -- A lock asks for the right to update some column: this one decides nothing.
     ('collector', 'TABLE files', 'SELECT, UPDATE (created_at)'),
+    ('collector', 'TABLE active_versions', 'SELECT'),
     ('collector', 'TABLE versions', 'SELECT, UPDATE (state, deadline)'),
     ('collector', 'FUNCTION lock_partition', 'EXECUTE'),
     ('collector', 'FUNCTION append_checked', 'EXECUTE'),

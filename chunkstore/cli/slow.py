@@ -22,10 +22,9 @@ R = TypeVar("R")
 
 async def lag(store: "ChunkStore", model: str) -> int:
     """How many chunks the log asks the model for, those that no version needs any more included."""
-    from chunkstore.status import status
+    from chunkstore.status import shared_groups
 
-    groups = (await status(store)).groups
-    return sum(group.lag for group in groups if group.kind == "shared" and group.model == model)
+    return sum(group.lag for group in await shared_groups(store) if group.model == model)
 
 
 async def waiting_chunks(store: "ChunkStore", collection: str) -> int:

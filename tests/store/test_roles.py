@@ -31,6 +31,7 @@ MODEL = HashingModel(8)
 def users(dsn: str) -> Iterator[Users]:
     """A store with its roles and users."""
     with users_of_a_new_store(dsn) as made:
+        made.add("eraser", "reader", "collector")
         yield made
 
 
@@ -160,7 +161,7 @@ def test_every_command_ends_well_with_its_own_role_alone(
         ("owner", "rebuild", "cli"),
         ("owner", "verify"),
         ("owner", "roles", "--prefix", users.prefix),
-        ("collector", "erase", "docs/one.md", "--yes", *in_cli),
+        ("eraser", "erase", "docs/one.md", "--yes", *in_cli),
     ):
         assert command(user, *tokens) == 0, (user, tokens, capsys.readouterr().err)
 
