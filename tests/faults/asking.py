@@ -1,5 +1,6 @@
 """Asks the database, also while it is being killed, and waits until it answers as it should."""
 
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import tenacity
@@ -33,16 +34,21 @@ async def value(store: ChunkStore, statement: str) -> Any:
     return (await values(store, statement))[0]
 
 
-async def until(store: ChunkStore, statement: str, *, seconds: float = DEADLINE) -> None:
-    """Returns when the statement's value is true or, for a count, above zero; fails at the deadline."""
-
-    async def holds() -> bool:
-        return bool(await value(store, statement))
-
+async def eventually(holds: Callable[[], Awaitable[bool]], what: str, *, seconds: float = DEADLINE) -> None:
+    """Returns when the condition holds; fails at the deadline."""
     looking = tenacity.AsyncRetrying(
         retry=tenacity.retry_if_result(lambda held: not held),
         wait=tenacity.wait_fixed(0.05),
         stop=tenacity.stop_after_delay(seconds),
         retry_error_callback=lambda _: False,
     )
-    assert await looking(holds), f"not within {seconds} s: {statement}"
+    assert await looking(holds), f"not within {seconds:.1f} s: {what}"
+
+
+async def until(store: ChunkStore, statement: str, *, seconds: float = DEADLINE) -> None:
+    """Returns when the statement's value is true or, for a count, above zero; fails at the deadline."""
+
+    async def holds() -> bool:
+        return bool(await value(store, statement))
+
+    await eventually(holds, statement, seconds=seconds)

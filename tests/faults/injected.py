@@ -5,7 +5,8 @@ Those of the network stand in `tests.faults.proxy`.
 
 import signal
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 
 import anyio
 import psycopg
@@ -147,6 +148,17 @@ async def stopped_at_once(fleet: Fleet) -> AsyncIterator[None]:
     """The server is stopped in immediate mode, and starts again at the end, where somebody asks for it."""
     fleet.stop_server(signal.SIGQUIT)
     yield
+
+
+@asynccontextmanager
+async def disk_full(folder: Path) -> AsyncIterator[None]:
+    """The file system of the folder has nothing left to write to."""
+    ballast = folder / "ballast"
+    with ballast.open("wb", buffering=0) as file, suppress(OSError):
+        while True:
+            file.write(bytes(65536))
+    yield
+    ballast.unlink()
 
 
 @asynccontextmanager
