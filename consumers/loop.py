@@ -153,6 +153,7 @@ class Loop:
                 if not lease.is_suspect:
                     await out.send((lease, work))
                 elif len(self._held) > 1:
+                    self._ahead.release()
                     await self._release(lease)
                     await self._nothing_held()
                 else:

@@ -1,9 +1,11 @@
 """The embedding consumer and its loop: what is paid for, what is copied, who does what, and when it ends."""
 
+import threading
 from collections.abc import Sequence
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -202,6 +204,53 @@ async def test_the_vectors_are_the_models_to_the_last_bit(store: ChunkStore, doc
         "SELECT e.embedding::real[] FROM embeddings e JOIN chunks c USING (chunk_id) ORDER BY c.content",
     )
     assert np.array_equal(np.float32(stored), MODEL.embed(["another text", "one text"]))
+
+
+# --- who does what --------------------------------------------------------------------------------
+
+
+class Stepping(Counting):
+    """Each call waits until the test lets one go on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.let = threading.Semaphore(0)
+
+    def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        vectors = super().embed(texts)
+        assert self.let.acquire(timeout=60), "the test never let the model go on"
+        return vectors
+
+
+async def test_a_consumer_that_puts_chunks_back_which_failed_before_goes_on_for_ever(
+    one_partition: None, store: ChunkStore, docs: Collection
+) -> None:
+    """It embeds such a chunk alone, so it puts it back while it has something else in hand."""
+    times, put_back = 3, list[int]()
+    for number in range(times):
+        await append(docs, f"bad-{number}", f"failed before {number}")
+        async with store.database.transaction() as conn:
+            lease = await leases.claim(
+                conn, leases.embedding_group(docs._serving.model), batch=1, seconds=60, owner="test"
+            )
+            assert lease is not None
+            await leases.count_attempt(conn, lease, delay=3600)
+            put_back.append(lease.lo)
+    model, stop = Stepping(), anyio.Event()
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(lambda: EmbeddingConsumer(store, model).run(stop=stop))
+        for number, lo in enumerate(put_back):
+            await append(docs, f"other-{number}", f"other {number}")
+            with anyio.fail_after(30):
+                while len(model.calls) == 2 * number:
+                    await anyio.lowlevel.checkpoint()
+            async with store.database.transaction() as conn:
+                await conn.execute("UPDATE leases SET expires = now() WHERE lo = %s", (lo,))
+            await until(store, f"SELECT epoch > 1 AND owner IS NULL FROM leases WHERE lo = {lo}")
+            model.let.release(2)
+            await until(store, f"SELECT count(*) = {2 * number + 2} FROM embeddings")
+        stop.set()
+    assert [text.split()[0] for text in model.texts] == ["other", "failed"] * times
 
 
 # --- models ---------------------------------------------------------------------------------------
