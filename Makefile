@@ -2,7 +2,7 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 
-.PHONY: run test lint bench docs model soak .venv
+.PHONY: run test lint bench audit docs model soak .venv
 
 run: .venv/light
 	$(BIN)/python examples/quickstart.py $(DOCS)
@@ -22,6 +22,10 @@ model: .venv
 # SOAK_SECONDS bounds its long test, WHAT says which tests: `SOAK_SECONDS=120 make soak WHAT=tests/soak`.
 soak: .venv
 	$(BIN)/python -m pytest -m soak -n 0 $(WHAT)
+
+audit: .venv
+	$(BIN)/python -m pip install pip-audit
+	$(BIN)/pip-audit --strict --skip-editable
 
 docs: .venv
 	$(BIN)/python tools/make_reference.py
