@@ -41,19 +41,14 @@ class Users(NamedTuple):
         return make_conninfo(self.dsn, user=self.user(name), password=PASSWORD)
 
     def connect(self, name: str) -> psycopg.Connection:
-        """A connection of that user that looks where the store is."""
-        connection = psycopg.connect(self.as_user(name))
-        connection.execute(
-            sql.SQL("SET search_path = {}, public").format(sql.Identifier(self.schema)),
-        )
-        connection.commit()
+        """A connection of that user that looks where the store is, each statement committing by itself."""
+        connection = psycopg.connect(self.as_user(name), autocommit=True)
+        connection.execute(sql.SQL("SET search_path = {}, public").format(sql.Identifier(self.schema)))
         return connection
 
     def owner(self) -> psycopg.Connection:
         """A connection of the store's owner, each statement committing by itself."""
-        connection = psycopg.connect(self.as_user("owner"), autocommit=True)
-        connection.execute(sql.SQL("SET search_path = {}, public").format(sql.Identifier(self.schema)))
-        return connection
+        return self.connect("owner")
 
     def add(self, name: str, *kinds: str) -> None:
         """Makes a user with those roles."""
@@ -106,8 +101,9 @@ def drop_roles(dsn: str, prefix: str) -> None:
         found = admin.execute(
             "SELECT rolname FROM pg_roles WHERE starts_with(rolname, %s)", [prefix]
         ).fetchall()
-        for (role,) in found:
-            admin.execute(sql.SQL("DROP OWNED BY {0}; DROP ROLE {0}").format(sql.Identifier(role)))
+        if found:
+            roles = sql.SQL(", ").join(sql.Identifier(role) for (role,) in found)
+            admin.execute(sql.SQL("DROP OWNED BY {0}; DROP ROLE {0}").format(roles))
 
 
 class Stores:
