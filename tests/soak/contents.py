@@ -16,6 +16,9 @@ STEADY = [f"steady-{number:02}.md" for number in range(10)]
 COUNTED = [f"counted-{number}.md" for number in range(2)]
 """The same, each version with a number that is one more than the number that its writer read."""
 
+EVERYTHING = 4000
+"""More chunks than a search can find."""
+
 FIRST = "first"
 OWN_FILES = 4
 LEAST_CHUNKS = 6

@@ -16,10 +16,10 @@ from projections.projector import Projector
 from projections.rebuild import rebuild
 from projections.verify import VerifyReport, verify
 from tests.faults.models import MODEL
-from tests.soak.contents import ABSENT, COUNTED, FIRST, STEADY, found, held, is_own
+from tests.soak.contents import ABSENT, COUNTED, EVERYTHING, FIRST, STEADY, found, held, is_own
 from tests.soak.journal import Operation
 from tests.soak.moods import OTHER
-from tests.soak.writing import EVERYTHING, Own
+from tests.soak.writing import Own
 
 
 class Verdict:

@@ -16,6 +16,9 @@ from tests.faults.models import MODEL
 OTHER = HashingModel(MODEL.dimensions // 2)
 """The model that is added under way."""
 
+EMBED_SECONDS = 0.05
+"""What a call takes at the least, so that a fault often finds a range in a consumer's hand."""
+
 MOODS = ["raises", "is away", "answers garbage", "answers too few", "is slow", "hangs", "kills its process"]
 
 
@@ -28,6 +31,7 @@ class Moody(HashingModel):
 
     def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
         vectors = super().embed(texts)
+        threading.Event().wait(EMBED_SECONDS)
         mood = read(self._mood)
         if mood == "raises":
             raise RuntimeError("the model is in a bad mood")

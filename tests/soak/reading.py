@@ -9,11 +9,10 @@ from tests.faults.models import MODEL
 from tests.faults.searching import Checker
 from tests.faults.stamped import broken
 from tests.soak.acting import Actor
-from tests.soak.contents import COUNTED, STEADY, is_own
+from tests.soak.contents import COUNTED, EVERYTHING, STEADY, is_own
 from tests.soak.journal import Looked
 from tests.soak.moods import OTHER
 
-EVERYTHING = 4000
 PACE_SECONDS = 0.05
 ALWAYS = [*STEADY, *COUNTED]
 

@@ -1,10 +1,13 @@
 """What the processes of the soak do, beside those of the fault tests; leases and deadlines are short."""
 
 import asyncio
+import faulthandler
 import signal
+import sys
 from datetime import timedelta
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
 import anyio
 
@@ -14,7 +17,7 @@ from chunkstore.models.hashing import HashingModel
 from chunkstore.retries import persistently
 from chunkstore.store import ChunkStore
 from consumers.embedding import EmbeddingConsumer
-from projections import active
+from projections import active, indexes
 from projections.projector import Projector
 from tests.faults.models import MODEL
 from tests.faults.processes import COLLECTION, LEASE_SECONDS, ROLES, Role, Where, collect, project, run
@@ -26,6 +29,8 @@ from tests.soak.writing import Writer
 
 MOOD = "mood"
 CONSUMED_AT_ONCE = 48
+INDEX_FROM_ROWS = 200
+"""So that indexes are built and rebuilt under way. A search for everything does not go by them."""
 LOOK_SECONDS = 0.5
 
 
@@ -81,8 +86,15 @@ def telling(role: Role) -> Role:
 
 
 def tell() -> None:
+    """Prints where each task and each thread stands."""
     for task in asyncio.all_tasks():
-        task.print_stack(limit=12)
+        awaited: Any = task.get_coro()
+        print(f"task {task.get_name()}:", file=sys.stderr)
+        while frame := getattr(awaited, "cr_frame", None) or getattr(awaited, "ag_frame", None):
+            print(f"  {frame.f_code.co_filename}:{frame.f_lineno} {frame.f_code.co_name}", file=sys.stderr)
+            awaited = getattr(awaited, "cr_await", None) or getattr(awaited, "ag_await", None)
+    sys.stderr.flush()
+    faulthandler.dump_traceback()
 
 
 SOAKED: dict[str, Role] = {
@@ -99,5 +111,6 @@ SOAKED: dict[str, Role] = {
 
 def run_soaked(role: str, where: Where, name: str, ready: Connection) -> None:
     """What a process of the soak does."""
+    indexes.INDEX_FROM_ROWS = INDEX_FROM_ROWS
     ROLES.update({name: telling(role) for name, role in SOAKED.items()})
     run(role, where, name, ready)

@@ -24,13 +24,15 @@ ROLES = {
     "collect": 1,
     "operate": 1,
 }
-"""How many of each run. Those of even numbers, and the singles by turns, reach the server by the proxy."""
+"""How many of each run. Those of even numbers, and two of the singles, reach the server by the proxy."""
 
 FORKED.set_forkserver_preload(["tests.soak.roles"])
 
 _BY_PROXY_TOO = ("embed-other", "operate")
 _LOOK_SECONDS = 0.2
-_ERROR = re.compile(r"^[ |]*((?:[a-z]\w*\.)+[A-Z]\w+|[A-Z]\w*Error)(?::|$)", re.MULTILINE)
+_ERROR = re.compile(
+    r"^[ |]*((?:[a-z]\w*\.)+[A-Z]\w+|[A-Z]\w*Error)(?:$|:(?:.*\(\w+, (\w{5})\))?)", re.MULTILINE
+)
 """What a traceback ends with, inside groups of them too."""
 
 
@@ -65,7 +67,7 @@ class Tended(Process):
         if code is not None and code < 0:
             return signal.Signals(-code).name
         errors = _ERROR.findall(self._stderr()[self._said :])
-        return f"exit {code}: {errors[-1] if errors else 'nothing said'}"
+        return f"exit {code}: {' '.join(errors[-1]).rstrip() if errors else 'nothing said'}"
 
     async def hangs(self) -> str:
         """What it waits for."""

@@ -18,6 +18,7 @@ from tests.soak.contents import (
     ABSENT,
     BATCH_CHUNKS,
     COUNTED,
+    EVERYTHING,
     GONE,
     STEADY,
     found,
@@ -28,7 +29,6 @@ from tests.soak.contents import (
 )
 from tests.soak.journal import Operation
 
-EVERYTHING = 4000
 WAIT_SECONDS = 30
 RETRIED = 0.7
 """The share of appends that are tried again until they are answered, under an idempotency key."""
