@@ -82,7 +82,7 @@ BEGIN
         SELECT DISTINCT g.segment
         FROM versions v
         CROSS JOIN LATERAL unnest(v.segments) AS s (segment)
-        JOIN segments g ON g.segment = s.segment
+        JOIN segments g ON g.segment = s.segment AND g.file = v.file
         WHERE v.file = _file AND v.state IN ('abandoned', 'collected') AND s.segment <> ALL (_live)
         ORDER BY g.segment
         LIMIT _segments
@@ -102,7 +102,8 @@ BEGIN
     FROM (
         SELECT chunk_id
         FROM chunks
-        WHERE chunk_id = ANY (_unreachable)
+        -- Of this file alone, whatever its segments name: a writer may have named what is another's.
+        WHERE chunk_id = ANY (_unreachable) AND file = _file
         ORDER BY chunk_id
         LIMIT _limit
         FOR UPDATE SKIP LOCKED
@@ -110,7 +111,7 @@ BEGIN
     PERFORM delete_chunks(_collection, _locked);
     swept := cardinality(_locked);
 
-    _unreachable := ARRAY(SELECT chunk_id FROM chunks WHERE chunk_id = ANY (_unreachable));
+    _unreachable := ARRAY(SELECT chunk_id FROM chunks WHERE chunk_id = ANY (_unreachable) AND file = _file);
     IF swept < _limit THEN
         skipped := cardinality(_unreachable);
     END IF;
@@ -140,6 +141,7 @@ BEGIN
         SELECT DISTINCT c.chunk_id
         FROM segments s
         CROSS JOIN LATERAL unnest(s.chunks) AS c (chunk_id)
+        JOIN chunks k ON k.chunk_id = c.chunk_id AND k.file = _file
         WHERE s.file = _file
         ORDER BY c.chunk_id
     );

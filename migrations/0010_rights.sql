@@ -75,7 +75,7 @@ VALUES
     ('consumer', 'TABLE embeddings', 'SELECT'),
     ('consumer', 'TABLE dead_letters', 'SELECT'),
     ('consumer', 'TABLE progress', 'SELECT'),
-    ('consumer', 'TABLE leases', 'SELECT, INSERT, UPDATE'),
+    ('consumer', 'TABLE leases', 'SELECT, INSERT, UPDATE (hi, epoch, attempts, owner, expires)'),
     ('consumer', 'TABLE done', 'SELECT'),
     ('consumer', 'FUNCTION claim', 'EXECUTE'),
     ('consumer', 'FUNCTION complete', 'EXECUTE'),
@@ -109,8 +109,12 @@ INSERT INTO rights (kind, object, privileges)
 SELECT k.kind, 'FUNCTION ' || f.name, 'EXECUTE'
 FROM unnest(ARRAY['reader', 'writer']) AS k (kind)
 CROSS JOIN unnest(ARRAY[
-    'is_own', 'is_own_collection', 'is_own_file', 'is_own_chunk', 'names_own_chunks', 'names_own_segments'
+    'is_own', 'is_own_model', 'is_own_collection', 'is_own_file', 'is_own_chunk', 'names_own_chunks',
+    'names_own_segments'
 ]) AS f (name);
+
+-- An ordered group has its lease in its checkpoint (rule 22): no consumer can claim a projector's ranges.
+ALTER TABLE leases ADD CONSTRAINT leases_of_shared_groups CHECK (NOT starts_with(consumer_group, 'project:'));
 
 -- A view asks for its reader's rights, not for those of whoever made it.
 ALTER VIEW active_chunks SET (security_invoker = true);
@@ -135,12 +139,20 @@ BEGIN
 END
 $$;
 
--- The next four are what policies ask. Their cost is said to be nothing so that the planner has them run before
+-- The next five are what policies ask. Their cost is said to be nothing so that the planner has them run before
 -- any condition of the query: else EXPLAIN and a clock would show which hidden rows the condition holds for.
 CREATE FUNCTION is_own_collection(_collection integer) RETURNS boolean
 STABLE LANGUAGE plpgsql COST 0.0001 AS $$
 BEGIN
     RETURN EXISTS (SELECT FROM collections c WHERE c.collection = _collection AND is_own(c.tenant));
+END
+$$;
+
+-- A model's name may say where its service is.
+CREATE FUNCTION is_own_model(_model integer) RETURNS boolean
+STABLE LANGUAGE plpgsql COST 0.0001 AS $$
+BEGIN
+    RETURN EXISTS (SELECT FROM collection_models m WHERE m.model = _model AND is_own_collection(m.collection));
 END
 $$;
 
@@ -435,6 +447,7 @@ BEGIN
         SELECT *
         FROM (
             VALUES
+                ('models', 'is_own_model(model)', 'true'),
                 ('collections', 'is_own(tenant)', 'true'),
                 ('collection_models', 'is_own_collection(collection)', 'true'),
                 ('files', 'is_own_collection(collection)', 'true'),

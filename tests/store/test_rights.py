@@ -11,12 +11,13 @@ import anyio
 import psycopg
 import pytest
 from psycopg import sql
-from psycopg.errors import InsufficientPrivilege
+from psycopg.errors import CheckViolation, InsufficientPrivilege
 
 from chunkstore.model import Chunk
 from chunkstore.roles import KINDS
 from chunkstore.store import ChunkStore
 from consumers.embedding import EmbeddingConsumer
+from projections.collector import collect
 from projections.projector import Projector
 from tests.faults.models import MODEL
 from tests.store.fix_roles import Users, users_of_a_new_store
@@ -378,6 +379,46 @@ def test_a_state_that_is_another_process_s_to_give_is_refused(
                 assert _is_refused(connection, statement)
         finally:
             owner.execute("DELETE FROM versions WHERE version = 98")
+
+
+def test_a_consumer_claims_no_range_of_a_projectors_log(users: Users) -> None:
+    with users.connect("consumer") as connection, pytest.raises(CheckViolation):
+        connection.execute("SELECT * FROM claim('project:1', 256, '1 min', 'me', 0)")
+
+
+_NAME_ALL = """
+WITH made AS (
+    INSERT INTO files (collection, key, partition) VALUES (1, %(key)s, 0) RETURNING file
+)
+INSERT INTO segments (segment, file, digest, min_chunk, max_chunk, chunks, hashes)
+SELECT nextval('segment_ids'), m.file, '', min(c.chunk_id), max(c.chunk_id), array_agg(c.chunk_id), ''
+FROM made m, chunks c
+GROUP BY m.file
+"""
+_WITH_ALL_SEGMENTS = """
+INSERT INTO versions (file, version, state, segments)
+SELECT f.file, 1, 'open', (SELECT array_agg(segment) FROM segments)
+FROM files f
+WHERE f.key = %(key)s
+"""
+_ABANDON = """
+UPDATE versions SET state = 'abandoned' WHERE file = (SELECT file FROM files WHERE key = %(key)s)
+"""
+
+
+async def test_a_chunk_that_another_files_segment_names_is_neither_swept_nor_erased(users: Users) -> None:
+    with users.connect("writer") as writer:
+        for key in ("swept", "erased"):
+            for statement in (_NAME_ALL, _WITH_ALL_SEGMENTS, _ABANDON):
+                writer.execute(statement, {"key": key})
+    with users.owner() as owner:
+        count = "SELECT count(*), (SELECT count(*) FROM segments WHERE file = 1) FROM chunks"
+        before = owner.execute(count).fetchone()
+        async with await ChunkStore.open(users.as_user("collector"), schema=users.schema) as store:
+            await (await store.collection("docs")).erase("erased")
+            report = await collect(store)
+        assert report.swept == report.skipped == 0
+        assert owner.execute(count).fetchone() == before
 
 
 def test_a_temporary_table_is_not_taken_for_the_stores(users: Users) -> None:

@@ -9,7 +9,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from chunkstore import catalog
+from chunkstore import append, catalog
 from chunkstore.cli.run import run
 from chunkstore.database import Database
 from chunkstore.errors import Conflict, InsufficientPrivilege, InvalidInput
@@ -64,11 +64,15 @@ async def test_each_process_goes_through_its_work_with_its_own_role_alone(stores
     assert (collected.collected, collected.swept) == (1, 295)
 
 
-async def test_a_writer_streams_rolls_back_pins_deletes_and_handles_dead_letters(stores: Stores) -> None:
+async def test_a_writer_streams_rolls_back_pins_deletes_and_handles_dead_letters(
+    stores: Stores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(append, "BATCH_CHUNKS", 500)
     await (await stores.of("owner")).collection("more", model=MODEL)
     written = await (await stores.of("writer")).collection("more")
-    await written.append("long", (Chunk(f"chunk {i}") for i in range(2000)), idempotency_key="once")
-    assert (await written.append("long", (Chunk(f"chunk {i}") for i in range(2000)))).number == 1
+    chunks = [Chunk(f"chunk {i}") for i in range(1100)]
+    await written.append("long", chunks, idempotency_key="once")
+    assert (await written.append("long", chunks)).number == 1
     await written.append("long", [Chunk("short")])
     await written.pin("long", 1)
     await written.rollback("long", 1)
@@ -84,7 +88,7 @@ async def test_a_writer_streams_rolls_back_pins_deletes_and_handles_dead_letters
     assert await embed(stores, MODEL) == 1
     await Projector(await stores.of("projector"), MODEL.name).run(drain=True)
     read = await (await stores.of("reader")).collection("more")
-    assert [version.active for version in await read.history("long")] == [True, False]
+    assert [version.active for version in await read.history("long")] == [True, False, False]
     await (await (await stores.of("collector")).collection("more")).erase("bad")
     keys = read.keys()
     assert [key async for key in keys] == ["long"]

@@ -9,6 +9,7 @@ import psycopg
 import pytest
 from psycopg.errors import InsufficientPrivilege, UniqueViolation
 
+from chunkstore import append
 from chunkstore.collection import Collection
 from chunkstore.errors import UnknownCollection
 from chunkstore.model import Chunk
@@ -40,7 +41,7 @@ async def _fill(users: Users) -> None:
     async with await ChunkStore.open(users.as_user("owner"), schema=users.schema) as owner:
         for name in TENANTS:
             await owner.collection(name, model=MODEL)
-        await owner.collection("nobody", model=MODEL)
+        await owner.collection("nobody", model="hashing:16")
         await set_tenant(owner.database, "honest", users.user("honest"))
         await set_tenant(owner.database, "hostile", users.user("hostile"))
     async with stores_of(users) as (honest, hostile):
@@ -95,7 +96,10 @@ async def test_a_tenant_writes_reads_and_searches_its_own_collection(users: User
             assert [name.name for name in await collection.store.collections()] == [collection.name]
 
 
-async def test_a_tenant_appends_many_chunks_where_no_copy_is_possible(users: Users) -> None:
+async def test_a_tenant_appends_many_chunks_where_no_copy_is_possible(
+    users: Users, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(append, "BATCH_CHUNKS", 500)
     async with stores_of(users) as (_, hostile):
         version = await hostile.append("many.md", (Chunk(f"chunk {i}") for i in range(1200)))
         assert (await hostile.append("many.md", (Chunk(f"chunk {i}") for i in range(1201)))).reused == 1200
@@ -113,6 +117,7 @@ async def test_another_tenants_collection_is_not_there(users: Users) -> None:
 # --- what a hostile tenant reads ----------------------------------------------------------------
 
 READ = [
+    "SELECT * FROM models WHERE name <> 'hashing-8'",
     "SELECT * FROM collections WHERE name <> 'hostile'",
     "SELECT * FROM collection_models WHERE collection <> {own}",
     "SELECT * FROM files WHERE collection <> {own}",
