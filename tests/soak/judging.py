@@ -67,7 +67,7 @@ class Verdict:
             except UnknownFile:
                 history = {}
             done = self._by_key.get(key, [])
-            judged = self._own(key, done, history) if key in own else _shared(key, done, history)
+            judged = self._own(key, done, history) if key in own else shared(key, done, history)
             contents, faults = judged
             wrong += faults
             if searched.get(key, []) not in contents:
@@ -83,7 +83,7 @@ class Verdict:
         own = Own({ABSENT})
         for operation in done:
             own.takes(operation)
-        wrong = _lost(key, _since_erased(done), history)
+        wrong = lost(key, _since_erased(done), history)
         if own.certain and not history:
             wrong.append(f"{key}: the file is gone, and {own.certain!r} was its last")
         if own.certain == ABSENT and history:
@@ -109,12 +109,13 @@ class Verdict:
                 yield f"{key}: the pinned version {number} holds {kept[:2]}"
 
 
-def _shared(
+def shared(
     key: str, done: Sequence[Operation], history: dict[int, Version]
 ) -> tuple[list[list[str]], list[str]]:
+    """What a search may find in a file that many write, and what is wrong with its history."""
     committed = [version for version in history.values() if version.state in {"committed", "collected"}]
     latest = max(committed, key=lambda version: version.number)
-    wrong = _lost(key, done, history)
+    wrong = lost(key, done, history)
     written = {operation.begun.makes for operation in done if operation.outcome != "refused"}
     wrong += [
         f"{key}: version {version.number} was refused, and is there"
@@ -132,7 +133,7 @@ def _shared(
     return [held(key, latest.metadata["stamp"])], wrong
 
 
-def _lost(key: str, done: Sequence[Operation], history: dict[int, Version]) -> list[str]:
+def lost(key: str, done: Sequence[Operation], history: dict[int, Version]) -> list[str]:
     """Appends and deletions that were answered, of which the history knows nothing, or something else."""
     wrong: list[str] = []
     for operation in done:

@@ -1,8 +1,7 @@
 """What callers, processes and the server's log may show; whatever else a soak saw is a violation."""
 
 import re
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from tests.soak.journal import Line, Operation
 from tests.soak.tally import errors_met, looked
@@ -32,7 +31,7 @@ _INJECTED = "raise_injected"
 
 
 def told_wrong(
-    done: Sequence[Operation], journals: Sequence[Sequence[Line]], ended: Counter[str]
+    done: Sequence[Operation], journals: Sequence[Sequence[Line]], ended: Mapping[str, int]
 ) -> list[str]:
     """What the processes themselves found wrong, and errors that nobody promised."""
     wrong = [f"{each.begun.kind}: {each.note}" for each in done if each.outcome == "wrong"]
