@@ -92,6 +92,11 @@ class Database:
         """Whether the server's pgvector goes on with an index scan until enough rows pass a join."""
         return self._session.has_iterative_scans
 
+    @property
+    def is_embedded(self) -> bool:
+        """Whether the server is the embedded one of a data folder, which is this machine's alone."""
+        return self._server is not None
+
     async def close(self) -> None:
         """Closes the connections; the last user of an embedded server stops it."""
         await self._pool.close()

@@ -1,4 +1,4 @@
-"""Commands that check and repair: verify, rebuild."""
+"""Commands that check and repair: verify, rebuild, scrub."""
 
 from typing import TYPE_CHECKING, Annotated
 
@@ -89,6 +89,31 @@ async def rebuild(
             ("index", "built" if report.indexed else "none: small enough to need none"),
         ]
     )
+
+
+@command(group=CHECK, sort_key=4)
+async def scrub(*, json: Json = False, where: Where = HERE) -> None:
+    """Remove from the server's files what was erased; until then its bytes lie in free space of the tables.
+
+    Every table that holds content or vectors is written anew, and locked meanwhile: searches and writers
+    wait. The embedded server's write-ahead log is cleared too. Backups are yours to remove.
+
+    For example:
+
+        chunkstore erase customers/4711.md --yes && chunkstore scrub
+    """
+    from chunkstore.scrub import scrub as write_anew
+
+    async with where.store() as store:
+        with working("scrubbing"):
+            report = await write_anew(store.database)
+    if json:
+        print_json(report)
+        return
+    log = (
+        "and the write-ahead log is cleared" if report.log else "the server's write-ahead log is not cleared"
+    )
+    say(f"{len(report.tables)} tables are written anew, {log}")
 
 
 def _show(report: "VerifyReport") -> None:
