@@ -306,6 +306,18 @@ def test_no_role_changes_a_row_of_the_log(role: psycopg.Connection) -> None:
         assert _is_refused(role, statement), statement
 
 
+def test_no_role_but_the_collectors_removes_payload(role: psycopg.Connection, kind: str) -> None:
+    for table in ("chunks", "embeddings", "segments", "versions", "files"):
+        assert _is_refused(role, f"DELETE FROM {table}"), table
+    for call in (
+        "sweep_segments(1, 1, 1000)",
+        "erase_file(1, 'no such file')",
+        "delete_chunks(1, ARRAY[1024])",
+    ):
+        may = kind == "collector" and not call.startswith("delete_chunks")
+        assert _is_refused(role, f"SELECT {call}") is not may, call
+
+
 FORGED = [
     ("version_activated", 0),
     ("version_collected", 0),
