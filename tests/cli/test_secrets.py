@@ -34,10 +34,18 @@ def secretive(cli: Cli, dsn: str, schema: str, endpoint: Endpoint) -> Iterator[C
         admin.execute(sql.SQL("DROP OWNED BY {0}; DROP ROLE {0}").format(sql.Identifier(role)))
 
 
+@pytest.fixture
+def here(secretive: Cli, called: Called, monkeypatch: pytest.MonkeyPatch) -> Called:
+    """The same in this process."""
+    for name in ("CHUNKSTORE_DSN", "CHUNKSTORE_SCHEMA", "OPENAI_BASE_URL", "OPENAI_API_KEY"):
+        monkeypatch.setenv(name, secretive.environment[name])
+    return called
+
+
 def test_a_running_process_shows_no_secret_to_the_system_or_the_server(
-    secretive: Cli, dsn: str, schema: str, docs: Path
+    secretive: Cli, here: Called, dsn: str, schema: str
 ) -> None:
-    secretive("ingest", docs, "--model", MODEL)
+    assert here("collection", "create", "docs", "--model", MODEL).code == 0
     running = Running(secretive.start("consume", "-m", MODEL))
     try:
         running.says("embedding with")
@@ -62,16 +70,13 @@ def test_a_running_process_shows_no_secret_to_the_system_or_the_server(
 
 
 def test_nothing_that_commands_print_or_store_or_that_the_server_logs_holds_a_secret(
-    secretive: Cli,
-    called: Called,
+    here: Called,
     monkeypatch: pytest.MonkeyPatch,
     dsn: str,
     schema: str,
     docs: Path,
     server_log: Path,
 ) -> None:
-    for name in ("CHUNKSTORE_DSN", "CHUNKSTORE_SCHEMA", "OPENAI_BASE_URL", "OPENAI_API_KEY"):
-        monkeypatch.setenv(name, secretive.environment[name])
     said: list[str] = []
     for arguments in (
         ("ingest", str(docs), "--model", MODEL, "--wait"),
@@ -80,9 +85,9 @@ def test_nothing_that_commands_print_or_store_or_that_the_server_logs_holds_a_se
         ("ingest", str(docs), "--model", "openai:tiny,dimensions=9"),
         ("migrate",),
     ):
-        said += called(*arguments)[1:]
+        said += here(*arguments)[1:]
     monkeypatch.setenv("CHUNKSTORE_DSN", make_conninfo(dsn, user="no_such_role", password=PASSWORD))
-    said += called("status")[1:]
+    said += here("status")[1:]
     with psycopg.connect(dsn, autocommit=True) as admin:
         tables = admin.execute("SELECT tablename FROM pg_tables WHERE schemaname = %s", [schema]).fetchall()
         for (table,) in tables:
