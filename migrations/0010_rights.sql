@@ -74,6 +74,7 @@ VALUES
     ('consumer', 'TABLE chunks', 'SELECT'),
     ('consumer', 'TABLE embeddings', 'SELECT'),
     ('consumer', 'TABLE dead_letters', 'SELECT'),
+    ('consumer', 'TABLE active_versions', 'SELECT'),
     ('consumer', 'TABLE progress', 'SELECT'),
     ('consumer', 'TABLE leases', 'SELECT, INSERT, UPDATE (hi, epoch, attempts, owner, expires)'),
     ('consumer', 'TABLE done', 'SELECT'),

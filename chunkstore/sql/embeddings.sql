@@ -1,7 +1,8 @@
 -- name: read_range
 -- The chunks of a range that the model still owes an embedding, in order of id.
--- Needed means: in the manifest of the target or of an open version. The version that the event names is
--- asked first; only where it is neither are the manifests searched, by id range (rule 10).
+-- Needed means: in the manifest of the target or of an open version, or of the active one, which lacks only what
+-- was discarded and then taken back. The version that the event names is asked first; only where it is neither
+-- target nor open are the manifests searched, by id range (rule 10).
 -- `source` is a chunk of the collection whose vector can be copied, because its text is the same (rule 12): one
 -- probe of the texts' index each, then of the keys of what it finds. Left to the planner, which knows nothing of
 -- hashes, it probed every file of the collection for each text.
@@ -24,7 +25,13 @@ WITH logged AS MATERIALIZED (
 ),
 runs AS MATERIALIZED (
     SELECT l.file, l.version, f.collection, k.headings, c.current,
-           CASE WHEN NOT c.current THEN needed_segments(l.file) END AS needed
+           CASE WHEN NOT c.current THEN needed_segments(l.file) || coalesce((
+               SELECT v.segments
+               FROM active_versions a
+               JOIN versions v ON v.file = a.file AND v.version = a.version
+               WHERE a.file = l.file
+                 AND a.model = %(model)s
+           ), '{}') END AS needed
     FROM (SELECT DISTINCT file, version FROM logged) AS l
     CROSS JOIN LATERAL (SELECT collection, target FROM files WHERE file = l.file OFFSET 0) AS f
     JOIN collections k ON k.collection = f.collection

@@ -26,6 +26,7 @@ from consumers.embedding import EmbeddingConsumer
 from projections.collector import collect
 from projections.indexes import INDEX_FROM_ROWS, REBUILD_FROM_DEAD
 from projections.projector import Projector
+from projections.verify import verify
 from tests.store.fix_store import MODEL
 
 HASHING = open_model(MODEL)
@@ -120,6 +121,28 @@ async def test_an_abandoned_version_leaves_no_search_row_of_a_chunk_that_history
     await drain(store)
     await collect(store)
     assert await search_rows(collection) == 1
+
+
+# --- chunks that are taken back (rule 10) -------------------------------------------------------
+
+
+async def test_a_chunk_that_is_taken_back_comes_back_to_the_version_that_is_active_without_it(
+    store: ChunkStore, collection: Collection
+) -> None:
+    await collection.append("doc", [Chunk("bad")])
+    await drain(store)
+    (letter,) = await collection.dead_letters()
+    await collection.discard(letter.chunk_id)
+    await drain(store)
+    await collection.append("doc", [Chunk("two")])
+    await collection.retry(letter.chunk_id)
+    await collection.append("doc", [Chunk("three")])
+    await EmbeddingConsumer(store, HASHING).run(drain=True)
+    await collection.rollback("doc", 1)
+    await EmbeddingConsumer(store, HASHING).run(drain=True)
+    await project(store)
+    assert [(hit.content, hit.version) for hit in await collection.search("bad")] == [("bad", 1)]
+    assert (await verify(store)).ok
 
 
 # --- the projector ------------------------------------------------------------------------------

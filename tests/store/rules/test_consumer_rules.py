@@ -86,6 +86,34 @@ async def test_without_rule_10_a_streamed_version_never_becomes_active(world: Wo
     assert await world.activate("doc") == {"doc": "waiting"}
 
 
+async def a_chunk_is_taken_back_and_its_version_becomes_the_target_again(world: World) -> None:
+    """It is active without the chunk, which is logged for a version that is replaced before a claim."""
+    await world.append("doc", "discarded")
+    lease = await world.claimed()
+    (owed,) = await world.owed(lease)
+    async with world.store.database.transaction() as conn:
+        await embeddings.dead_letter(conn, lease, world.model, owed.chunk_id, attempts=3, error="no")
+    await world.collection.discard(owed.chunk_id)
+    await world.activate("doc")
+    await world.append("doc", "two")
+    await world.collection.retry(owed.chunk_id)
+    await world.append("doc", "three")
+    await world.drain()
+    await world.collection.rollback("doc", 1)
+    await world.drain()
+
+
+async def test_rule_10_what_is_taken_back_into_the_active_version_is_needed(world: World) -> None:
+    await a_chunk_is_taken_back_and_its_version_becomes_the_target_again(world)
+    assert await world.searchable() == ["discarded"]
+
+
+async def test_without_rule_10_what_is_taken_back_is_never_embedded(world: World) -> None:
+    world.without_sql(EMBEDDINGS, "read_range", "WHERE a.file = l.file", "WHERE false")
+    await a_chunk_is_taken_back_and_its_version_becomes_the_target_again(world)
+    assert await world.searchable() == []
+
+
 # --- rule 11: an epoch never repeats; what fails is halved; an expiry is an attempt ----------------
 
 
