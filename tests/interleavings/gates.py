@@ -14,6 +14,8 @@ import psycopg
 from psycopg import AsyncConnection, sql
 from psycopg.pq import TransactionStatus
 
+from chunkstore.answers import Answering
+
 INNER = 1000
 """Statement k that a side sends has the number k * INNER; those of the functions that it calls follow."""
 
@@ -100,7 +102,7 @@ class Watch:
         """The class of this side's connections."""
         watch = self
 
-        class Watched(AsyncConnection[Any]):
+        class Watched(Answering):
             async def wait(self, gen: Any, *args: Any, **kwargs: Any) -> Any:
                 if watch.counts_on(self):
                     await watch.pass_through(_text_of(gen), self._count)

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import anyio
 
+from projections.collector import collect
 from projections.verify import verify
 from tests.interleavings.gates import Point
 from tests.interleavings.operations import Operation
@@ -18,8 +19,8 @@ DEADLINE = 30
 PROMISED = frozenset({"CS002", "CS003"})
 """What the schema's functions raise as promised errors."""
 
-Choice = Callable[[Sequence[Point]], Sequence[Point]]
-"""The statements at which an operation is held."""
+Choice = Callable[[int, Sequence[Point]], Sequence[Point]]
+"""The statements at which the first or the second operation (0, 1) is held."""
 
 
 class Answer(NamedTuple):
@@ -57,7 +58,7 @@ class Meeting:
         points = [await self._one_after_the_other(first) for first in (0, 1)]
         meetings = 0
         for held in (0, 1) if self._operations[0] is not self._operations[1] else (0,):
-            for point in choice(points[held]):
+            for point in choice(held, points[held]):
                 meetings += 1
                 if fault := await self._fault(held, point):
                     return Met([fault], meetings)
@@ -175,7 +176,8 @@ class Meeting:
 
 
 async def broken(stage: Stage) -> list[str]:
-    """What `verify` finds broken on the stage once everything has drained."""
+    """What `verify` finds broken on the stage once everything has drained and what was to go is gone."""
+    await collect(stage.admin.store)
     await stage.admin.consume()
     await stage.admin.project_all()
     report = await verify(stage.admin.store)

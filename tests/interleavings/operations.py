@@ -340,7 +340,7 @@ OPERATIONS = (
         "rebuild",
         _rebuild,
         ("rebuild: copy vectors", "rebuild: swap"),
-        frozenset({"own collection", "projected"}),
+        frozenset({"own collection"}),
         (Conflict,),
         files=_EVERY,
     ),

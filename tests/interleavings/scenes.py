@@ -6,6 +6,7 @@ that the operations need make more: a lease in hand, a dead letter, a version th
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, nullcontext
+from functools import partial
 from typing import Any, NamedTuple
 from uuid import uuid4
 
@@ -14,7 +15,7 @@ from psycopg import AsyncConnection
 from psycopg.conninfo import make_conninfo
 from psycopg_pool import AsyncConnectionPool
 
-from chunkstore import catalog, leases, migrate, rows, versions
+from chunkstore import catalog, connections, leases, migrate, rows, versions
 from chunkstore.append import _add_batch
 from chunkstore.chunks import prepare
 from chunkstore.cli.partitions import set_partitions
@@ -222,7 +223,7 @@ class Stage:
     async def _make(self, lasting: frozenset[str]) -> list[Scene]:
         """Files whose third version is active."""
         scenes: list[Scene] = []
-        for _ in range(AT_ONCE // 4 if lasting & OWN else AT_ONCE):
+        for _ in range(AT_ONCE // 6 if lasting & OWN else AT_ONCE):
             self._made += 1
             name = f"docs {self._made}" if lasting & OWN else SHARED
             scenes.append(Scene(name, f"file {self._made}"))
@@ -336,26 +337,8 @@ class Stage:
                 " WHERE (d.consumer_group, d.partition, d.lo) = (l.consumer_group, l.partition, l.lo))"
             )
         models = 1 if scene.collection == SHARED else len(MODELS)
-        for file in await self._files(scene):
-            await self.admin.abandon_overdue(file)
         await self.admin.consume(models)
         await self.admin.project_all(models)
-        for file in await self._files(scene):
-            await self.admin.decide(file)
-            await self.admin.sweep(file)
-
-    async def _files(self, scene: Scene) -> list[FileId]:
-        async with self.admin.database.transaction() as conn:
-            return await rows.fetch_values(
-                conn,
-                "SELECT file FROM files WHERE file = %(file)s"
-                " OR (collection = %(collection)s AND key = ANY (%(keys)s)) ORDER BY file",
-                {
-                    "file": scene.file,
-                    "collection": scene.of(self.admin).row.collection,
-                    "keys": [scene.key, scene.new_key, scene.source_key],
-                },
-            )
 
     async def outcome(self, scene: Scene) -> Outcome:
         """What a search, a history and a list of dead letters would say now."""
@@ -396,7 +379,7 @@ _VERSIONS = """
 SELECT f.key, v.version, v.state, v.tombstone, v.pinned, v.chunks
 FROM versions v
 JOIN files f USING (file)
-WHERE f.collection = %(collection)s AND f.key = ANY (%(keys)s) AND v.state <> 'abandoned'
+WHERE f.collection = %(collection)s AND f.key = ANY (%(keys)s) AND v.state NOT IN ('open', 'abandoned')
 ORDER BY 1, 2"""
 
 _TARGETS = """
@@ -457,6 +440,11 @@ def _quiet(database: Database) -> ChunkStore:
     return store
 
 
+async def _configure(watch: Watch, plain: Database, connection: AsyncConnection[Any]) -> None:
+    connections._watch(connection, plain._dsn, plain._session)
+    await watch.configure(connection)
+
+
 @asynccontextmanager
 async def _side(plain: Database, gates: Gates, known: Sequence[ModelRow]) -> AsyncIterator[Side]:
     watch = Watch(gates)
@@ -464,7 +452,7 @@ async def _side(plain: Database, gates: Gates, known: Sequence[ModelRow]) -> Asy
         plain._dsn.conninfo(),
         connection_class=watch.connections(),
         kwargs={"autocommit": True, "context": plain._session.adapters},
-        configure=watch.configure,
+        configure=partial(_configure, watch, plain),
         min_size=1,
         max_size=4,
         open=False,
