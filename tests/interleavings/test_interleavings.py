@@ -64,7 +64,7 @@ def _pair(pair: tuple[Operation, Operation]) -> str:
 async def test_operations_that_meet_come_to_one_of_their_orders_at_every_statement(
     stage: Stage, pair: tuple[Operation, Operation]
 ) -> None:
-    only_partitions = meet_over(*pair) == {"partitions"}
+    only_partitions = meet_over(*pair) == frozenset({"partitions"})
 
     def every(_: int, points: Sequence[Point]) -> Sequence[Point]:
         """All; where they can meet on nothing but the partition, from its lock on."""
