@@ -156,6 +156,12 @@ async def _goes_on(store: ChunkStore, lived: Lived) -> None:
 NEXT = "ALTER TABLE chunks ADD COLUMN later integer;"
 WAITS = "SELECT count(*) FROM pg_locks WHERE mode = 'AccessExclusiveLock' AND NOT granted"
 
+HAS_FILES = """
+SELECT count(*)
+FROM pg_locks
+WHERE relation = to_regclass('files') AND mode = 'AccessExclusiveLock' AND granted
+"""
+
 
 async def test_a_migration_that_waits_for_a_long_transaction_keeps_nobody_else_waiting(
     store: ChunkStore, collection: Collection, dsn: str, folder: Path
@@ -165,7 +171,7 @@ async def test_a_migration_that_waits_for_a_long_transaction_keeps_nobody_else_w
     async with store.database.connection() as holder, anyio.create_task_group() as tasks:
         await holder.execute("BEGIN")
         await holder.execute("SELECT FROM chunks")
-        tasks.start_soon(anyio.to_thread.run_sync, migrate.apply, Dsn(dsn), schema, newer)
+        tasks.start_soon(migrating, dsn, schema, newer)
         for number in range(3):
             await until(store, WAITS)
             with anyio.fail_after(10):
@@ -183,21 +189,27 @@ async def test_a_migration_that_never_gets_its_locks_changes_nothing_and_says_wh
         await holder.execute("BEGIN")
         await holder.execute("SELECT FROM chunks")
         with pytest.raises(DatabaseError, match="end the long ones"):
-            await anyio.to_thread.run_sync(migrate.apply, Dsn(dsn), store.database.schema, newer)
+            await migrating(dsn, store.database.schema, newer)
         await holder.execute("COMMIT")
     assert await value(store, "SELECT to_regclass('first') IS NULL")
     assert migrate.apply(Dsn(dsn), store.database.schema, newer) == ["9998_first", "9999_next"]
 
 
-async def test_a_migration_and_a_writer_that_take_tables_in_another_order_both_come_through(
-    store: ChunkStore, dsn: str, folder: Path
+async def test_a_migration_gives_way_where_it_and_a_writer_wait_for_each_other(
+    store: ChunkStore, dsn: str, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    newer = first(len(NAMES), folder, **{"9999_next": f"ALTER TABLE files ADD COLUMN later integer; {NEXT}"})
+    monkeypatch.setattr(migrate, "_LOCK_MILLISECONDS", (60_000, 60_000))
+    slow = f"ALTER TABLE files ADD COLUMN later integer; SELECT pg_sleep(0.5); {NEXT}"
+    newer = first(len(NAMES), folder, **{"9999_next": slow})
     async with store.database.connection() as writer, anyio.create_task_group() as tasks:
         await writer.execute("BEGIN")
         await writer.execute("LOCK TABLE chunks IN ROW EXCLUSIVE MODE")
-        tasks.start_soon(anyio.to_thread.run_sync, migrate.apply, Dsn(dsn), store.database.schema, newer)
-        await until(store, WAITS)
+        tasks.start_soon(migrating, dsn, store.database.schema, newer)
+        await until(store, HAS_FILES)
         await writer.execute("LOCK TABLE files IN ROW EXCLUSIVE MODE")
         await writer.execute("COMMIT")
     assert await value(store, "SELECT count(later) FROM files") == 0
+
+
+async def migrating(dsn: str, schema: str, folder: Path) -> None:
+    await anyio.to_thread.run_sync(migrate.apply, Dsn(dsn), schema, folder, abandon_on_cancel=True)
