@@ -15,8 +15,10 @@ from chunkstore.errors import UnknownCollection
 from chunkstore.model import Chunk
 from chunkstore.models.hashing import HashingModel
 from chunkstore.roles import set_tenant
+from chunkstore.status import status
 from chunkstore.store import ChunkStore
 from consumers.embedding import EmbeddingConsumer
+from projections.collector import collect
 from projections.projector import Projector
 from projections.rebuild import rebuild
 from tests.store.fix_models import CountingModel
@@ -105,6 +107,23 @@ async def test_a_tenant_appends_many_chunks_where_no_copy_is_possible(
         assert (await hostile.append("many.md", (Chunk(f"chunk {i}") for i in range(1201)))).reused == 1200
         await work(users)
         assert len([chunk async for chunk in hostile.chunks("many.md", version.number)]) == 1200
+
+
+async def test_a_collector_works_for_every_tenant(users: Users) -> None:
+    async with stores_of(users) as (_, hostile):
+        for i in range(5):
+            await hostile.append("gone.md", [Chunk(f"of version {i}")])
+        await work(users)
+    async with await ChunkStore.open(users.as_user("collector"), schema=users.schema) as store:
+        report = await collect(store)
+        assert (report.collected, report.swept) == (2, 2)
+        await (await store.collection("hostile")).erase("gone.md")
+
+
+async def test_a_tenants_status_is_of_its_own_collection(users: Users) -> None:
+    async with stores_of(users) as (honest, _):
+        seen = await status(honest.store)
+    assert [one.name for one in seen.collections] == ["honest"]
 
 
 async def test_another_tenants_collection_is_not_there(users: Users) -> None:
