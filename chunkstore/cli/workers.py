@@ -9,6 +9,7 @@ from chunkstore.cli import slow
 from chunkstore.cli.models import load, spec_for
 from chunkstore.cli.output import say
 from chunkstore.errors import InvalidInput, MissingExtra, ModelRefused, ModelUnavailable, UnknownModel
+from chunkstore.retries import persistently
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -46,14 +47,17 @@ class Workers:
         running: set[str] = set()
         async with anyio.create_task_group() as tasks:
             while not self._stop.is_set():
-                async with self._store.database.transaction() as conn:
-                    found = {row.name for row in await catalog.every_model(conn)}
+                found = await persistently(self._names, self._stop)
                 for name in sorted(found - running):
                     tasks.start_soon(self._consume, name)
                     tasks.start_soon(self._project, name)
                 running |= found
                 with anyio.move_on_after(_LOOK_SECONDS):
                     await self._stop.wait()
+
+    async def _names(self) -> set[str]:
+        async with self._store.database.transaction() as conn:
+            return {row.name for row in await catalog.every_model(conn)}
 
     async def _consume(self, name: str) -> None:
         while not self._stop.is_set():
