@@ -13,15 +13,16 @@ ITERATIVE_VECTOR = (0, 8, 0)
 
 INCARNATION = b"""
 SELECT concat_ws(
-    '/', system_identifier, timeline_id,
+    '/', system_identifier, greatest(timeline_id, min_recovery_end_timeline),
     (SELECT oid FROM pg_database WHERE datname = current_database()),
     (SELECT oid FROM pg_namespace WHERE nspname = %(schema)s)
 )
-FROM pg_control_system(), pg_control_checkpoint()
+FROM pg_control_system(), pg_control_checkpoint(), pg_control_recovery()
 """
 """Which store this is: another one after a restore, a recovery to a point in time, or a failover.
 
-Numbers of files, versions, chunks and offsets mean something within one incarnation alone.
+Numbers of files, versions, chunks and offsets mean something within one incarnation alone. Between a failover
+and the checkpoint after it the new timeline is known to the recovery only.
 """
 
 FACTS = (

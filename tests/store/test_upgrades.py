@@ -126,7 +126,14 @@ def connection(dsn: str) -> Iterator[Connection]:
 # --- what a store holds ---------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("count", EARLIER, ids=[NAMES[count - 1] for count in EARLIER])
+@pytest.mark.parametrize(
+    "count",
+    [
+        # The first goes through every migration; what starts between them repeats parts of its way.
+        pytest.param(count, id=NAMES[count - 1], marks=[pytest.mark.soak] if 1 < count < EARLIER[-1] else [])
+        for count in EARLIER
+    ],
+)
 async def test_a_store_of_every_earlier_version_is_migrated_whole(
     lived: Lived, connection: Connection, dsn: str, empty_schema: str, folder: Path, count: int
 ) -> None:
