@@ -8,7 +8,8 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from chunkstore import answers
-from chunkstore.database import Database
+from chunkstore.database import FOR_AS_LONG_AS_IT_TAKES, Database
+from chunkstore.dsn import Dsn
 from chunkstore.errors import ServerUnreachable
 from tests.faults.proxy import Proxy, To, proxying
 from tests.fix_server import Server
@@ -170,3 +171,24 @@ async def test_one_lost_connection_speaks_for_all_of_its_age(
         with anyio.fail_after(1):
             for _ in range(4):
                 await ask(database)
+
+
+async def test_a_transaction_that_says_so_may_hold_its_lock_while_its_client_is_busy(
+    dsn: str, schema: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("chunkstore.connections.IDLE_SECONDS", 1)
+    async with (
+        await Database.open(dsn, schema=schema) as database,
+        database.transaction(FOR_AS_LONG_AS_IT_TAKES) as conn,
+    ):
+        await anyio.sleep(1.5)
+        await conn.execute(b"SELECT 1")
+
+
+def test_a_dsn_asks_the_kernel_for_signs_of_life_unless_it_says_otherwise() -> None:
+    asked = conninfo_to_dict(Dsn("host=example.org").conninfo())
+    idle, interval, count = (int(asked[f"keepalives_{name}"]) for name in ("idle", "interval", "count"))
+    assert idle + interval * count <= 30
+    assert int(asked["tcp_user_timeout"]) <= 30_000
+    given = conninfo_to_dict(Dsn("host=example.org tcp_user_timeout=7 keepalives_idle=9").conninfo())
+    assert (given["tcp_user_timeout"], given["keepalives_idle"]) == ("7", "9")
