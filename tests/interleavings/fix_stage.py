@@ -8,8 +8,11 @@ import pytest
 
 from chunkstore import append as appending
 from chunkstore import manifests, versions
+from consumers import embedding
 from projections import active, collector
-from tests.interleavings.scenes import Stage, staged
+from tests.interleavings.meetings import broken_when_collected
+from tests.interleavings.scenes import Stage
+from tests.interleavings.stages import staged
 
 
 class Stages:
@@ -22,16 +25,23 @@ class Stages:
 
     async def get(self) -> Stage:
         if self._stage is None or self._stage.spoiled:
-            await self._stack.aclose()
+            await self.end()
             self._stage = await self._stack.enter_async_context(staged(self._dsn))
         return self._stage
+
+    async def end(self) -> None:
+        """Collects what the tests left, and finds nothing broken."""
+        async with self._stack:
+            if self._stage is not None and not self._stage.spoiled:
+                assert await broken_when_collected(self._stage) == []
 
 
 @pytest.fixture(scope="module")
 async def stages(dsn: str) -> AsyncIterator[Stages]:
-    """Gives stages, whose tests leave them drained."""
-    async with AsyncExitStack() as stack:
-        yield Stages(dsn, stack)
+    """Gives stages; each is collected and verified in the end."""
+    given = Stages(dsn, AsyncExitStack())
+    yield given
+    await given.end()
 
 
 @pytest.fixture
@@ -51,5 +61,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(appending, "BATCH_CHUNKS", 6)
     monkeypatch.setattr(versions, "_DEADLINE", timedelta(0))
     monkeypatch.setattr(active, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(embedding, "_TWIN_SECONDS", 0.0)
+    monkeypatch.setattr(embedding, "_RETRY_SECONDS", 0.0)
     monkeypatch.setattr(collector, "_PAUSE", 0)
     monkeypatch.setattr(collector, "_LOOKS", 3)

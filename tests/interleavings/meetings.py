@@ -13,7 +13,9 @@ from projections.collector import collect
 from projections.verify import verify
 from tests.interleavings.gates import Point
 from tests.interleavings.operations import Operation
-from tests.interleavings.scenes import Outcome, Scene, Side, Stage
+from tests.interleavings.outcomes import Outcome, outcome
+from tests.interleavings.scenes import Scene, Stage
+from tests.interleavings.sides import Side
 
 DEADLINE = 30
 PROMISED = frozenset({"CS002", "CS003"})
@@ -161,7 +163,7 @@ class Meeting:
     async def _ended(self, scene: Scene, first: int, leading: Answer, following: Answer) -> Ended:
         await self._stage.drain(scene)
         answers = (leading, following) if first == 0 else (following, leading)
-        return Ended(answers, await self._stage.outcome(scene))
+        return Ended(answers, await outcome(self._stage.admin, scene))
 
     async def _is_an_order(self, ended: Ended) -> bool:
         """Whether one order of the two comes to the same; who ended with a promised error did nothing."""
@@ -176,9 +178,14 @@ class Meeting:
 
 
 async def broken(stage: Stage) -> list[str]:
-    """What `verify` finds broken on the stage once everything has drained and what was to go is gone."""
-    await collect(stage.admin.store)
+    """What `verify` finds broken on the stage once everything has drained."""
     await stage.admin.consume()
     await stage.admin.project_all()
     report = await verify(stage.admin.store)
     return [f"{check.name}: {[found.row for found in check.violations[:5]]}" for check in report.broken]
+
+
+async def broken_when_collected(stage: Stage) -> list[str]:
+    """The same once the collector has been there, too; what is ready for further scenes is lost."""
+    await collect(stage.admin.store)
+    return await broken(stage)

@@ -16,10 +16,10 @@ from tests.interleavings.scenes import Stage
 
 NAMED = {operation.name: operation for operation in OPERATIONS}
 SHARPEST = {
-    "verify": ["append in batches", "sweep"],
+    "verify": ["append in batches"],
     "search": ["project a commit"],
-    "append": ["append in batches", "decide what goes", "sweep"],
-    "append with expected_version": ["append with expected_version", "append"],
+    "append": ["append in batches", "sweep"],
+    "append with expected_version": ["append with expected_version"],
     "append with an idempotency key": ["append with an idempotency key"],
     "append to a new key": ["append to a new key"],
     "append in batches": ["abandon overdue versions", "sweep"],
@@ -28,7 +28,6 @@ SHARPEST = {
     "erase the source of a copy": ["claim a range with a source of copies", "complete a range with copies"],
     "complete a range": ["erase", "take an expired range over", "project a commit", "append to a new key"],
     "complete another range of the same chunks": [
-        "complete a range",
         "give a chunk up",
         "retry a dead letter",
     ],
@@ -36,7 +35,7 @@ SHARPEST = {
     "project a rollback": ["append", "sweep"],
     "add a model": ["append", "roll back"],
     "switch the serving model": ["append"],
-    "rebuild": ["erase", "sweep", "project a commit", "complete a range", "search"],
+    "rebuild": ["erase", "sweep", "project a commit", "search"],
 }
 """Pairs that share more than a partition, where the rules of the protocol have most to say."""
 

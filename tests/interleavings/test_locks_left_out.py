@@ -1,6 +1,6 @@
 """Each protection, left out, is found by an interleaving: so the others would be found, too.
 
-Three always run, held at the one statement where it shows; the rest are `-m soak`.
+Two always run, held at the one statement where it shows; the rest are `-m soak`.
 """
 
 from collections.abc import Sequence
@@ -12,8 +12,8 @@ from chunkstore.statements import Statements
 from chunkstore.versions import VERSIONS
 from projections.rebuild import REBUILD
 from tests.interleavings.gates import Point
-from tests.interleavings.meetings import Meeting, broken
-from tests.interleavings.scenes import staged
+from tests.interleavings.meetings import Meeting, broken_when_collected
+from tests.interleavings.stages import staged
 from tests.interleavings.test_interleavings import NAMED
 
 
@@ -66,7 +66,6 @@ LEFT_OUT = (
         "commit",
         "erase",
         "active_rows",
-        soak=False,
     ),
     LeftOut(
         "a sweep does not lock its file",
@@ -183,6 +182,6 @@ async def test_a_lock_that_is_left_out_is_found(
     async with staged(dsn, changes) as stage:
         met = await Meeting(stage, (NAMED[left_out.held], NAMED[left_out.runs])).run(there)
         assert met.meetings > 0
-        found = met.faults or await broken(stage)
+        found = met.faults or await broken_when_collected(stage)
     assert found
     assert left_out.found in str(found)
