@@ -166,7 +166,10 @@ class Meeting:
         return Ended(answers, await outcome(self._stage.admin, scene))
 
     async def _is_an_order(self, ended: Ended) -> bool:
-        """Whether one order of the two comes to the same; who ended with a promised error did nothing."""
+        """Whether one order of the two comes to the same; who ended with a promised error did nothing.
+
+        A version that is committed after a later one is never searched: then the other is as if alone.
+        """
         if ended in self._orders:
             return True
         for number, answer in enumerate(ended.answers):
@@ -174,7 +177,15 @@ class Meeting:
                 alone = await self._alone(1 - number)
                 if ended.outcome == alone.outcome and ended.answers[1 - number] == alone.answers[1 - number]:
                     return True
+            elif self._operations[number].numbered_first:
+                alone = await self._alone(1 - number)
+                if _contents(ended.outcome) == _contents(alone.outcome):
+                    return True
         return False
+
+
+def _contents(outcome: Outcome) -> list[tuple[str, str]]:
+    return [(key, content) for key, _, content in outcome.searched]
 
 
 async def broken(stage: Stage) -> list[str]:

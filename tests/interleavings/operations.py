@@ -44,6 +44,8 @@ class Operation(msgspec.Struct, frozen=True):
     reads: frozenset[str] = frozenset()
     """Rows that it goes by without a lock."""
     reads_all: bool = False
+    numbered_first: bool = False
+    """Its version has its number before it is committed: a later one may be committed first."""
 
 
 _WRITE = ("get or create a file", "write a version whole", "append to the log")
@@ -72,6 +74,7 @@ OPERATIONS = (
             "append to the log",
         ),
         promised=(VersionFenced,),
+        numbered_first=True,
     ),
     Operation("delete", acts.delete, ("delete (tombstone)", "append to the log"), promised=_FILE),
     Operation("roll back", acts.roll_back, ("roll back", "append to the log"), promised=_VERSION),
