@@ -3,7 +3,7 @@
 from typing import Any
 
 from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, consumes, multiple, precondition, rule
+from hypothesis.stateful import Bundle, MultipleResults, consumes, multiple, precondition, rule
 
 from chunkstore import embeddings, leases, rows
 from chunkstore.embeddings import Owed
@@ -49,7 +49,7 @@ class Workers(Writers):
     # --- consumers ------------------------------------------------------------------------------
 
     @rule(target=in_hand, batch=st.sampled_from([1, 1, 2, 8]))
-    def claim(self, batch: int) -> object:
+    def claim(self, batch: int) -> InHand | MultipleResults[InHand]:
         held = self._claim(batch)
         return multiple() if held is None else held
 

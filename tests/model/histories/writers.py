@@ -1,9 +1,7 @@
 """The steps of writers: append, again and in streams, delete, roll back, pin, erase."""
 
-from typing import Literal
-
 from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, consumes, initialize, multiple, rule
+from hypothesis.stateful import Bundle, MultipleResults, consumes, initialize, multiple, rule
 
 from chunkstore import append as appending
 from chunkstore import versions as versioning
@@ -27,11 +25,11 @@ def texts(draw: st.DrawFn) -> list[str]:
     """A window of a few texts, so that versions share chunks; now and then one of its own, or repeats."""
     first = draw(st.integers(0, 6))
     drawn = TEXTS[first : first + draw(st.integers(1, 6))]
-    match draw(st.integers(0, 9)):
-        case 8:
-            drawn.insert(len(drawn) // 2, f"own {draw(st.integers(0, 99))}")
-        case 9:
-            drawn += drawn[:2]
+    also = draw(st.integers(0, 9))
+    if also == 8:
+        drawn.insert(len(drawn) // 2, f"own {draw(st.integers(0, 99))}")
+    elif also == 9:
+        drawn += drawn[:2]
     return drawn
 
 
@@ -67,7 +65,7 @@ class Writers(History):
         texts=texts(),
         how=st.sampled_from(["plain"] * 4 + ["expecting", "too late", "try one", "try two"]),
     )
-    def append(self, key: str, texts: list[str], how: str) -> object:
+    def append(self, key: str, texts: list[str], how: str) -> Named | MultipleResults[Named]:
         """Plainly, or only if the latest version is the one that was seen, or under an idempotency key."""
         file = self.expected.files.get(self.keys[key])
         latest = file.latest if file else 0
@@ -145,7 +143,7 @@ class Writers(History):
 
         async def open_() -> tuple[FileId, int]:
             async with self.database.transaction() as conn:
-                state = await versioning.lock(conn, self.world.number, name)
+                state = await versioning.lock(conn, self.world.collection.row.collection, name)
                 return state.file, await versioning.open_version(conn, state.file, b"{}")
 
         file, number = self.call(open_)
@@ -183,7 +181,7 @@ class Writers(History):
         await self.collector.abandon_overdue()
 
     @rule(target=versions, stream=consumes(streams), how=st.sampled_from(["commit"] * 4 + ["give up"]))
-    def end_stream(self, stream: Stream, how: Literal["commit", "give up"]) -> object:
+    def end_stream(self, stream: Stream, how: str) -> Named | MultipleResults[Named]:
         """Commits it; or its writer fails, and says so."""
         if how == "give up":
             self.call(self._give_up_stream, stream)

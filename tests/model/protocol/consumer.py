@@ -119,7 +119,7 @@ def _read_range(rules: Rules, session: Session, held: Held) -> tuple[Owed, ...]:
                 continue
             if (chunk, held.model) in embeddings and rules.keep("13 embedded is not owed"):
                 continue
-            if not _is_needed(rules, session, event, chunk):
+            if not _is_needed(rules, session, event, chunk, held.model):
                 if rules.keep("10 skip"):
                     continue
                 raise Violation("cost", f"the model is paid for {chunk}, which no version needs")
@@ -128,7 +128,7 @@ def _read_range(rules: Rules, session: Session, held: Held) -> tuple[Owed, ...]:
     return tuple(owed[chunk] for chunk in sorted(owed))
 
 
-def _is_needed(rules: Rules, session: Session, event: Event, chunk: str) -> bool:
+def _is_needed(rules: Rules, session: Session, event: Event, chunk: str, model: str) -> bool:
     assert event.file is not None
     with_open = rules.keep("10 open")
     if event.version == session.get("files", event.file).target:
@@ -138,7 +138,11 @@ def _is_needed(rules: Rules, session: Session, event: Event, chunk: str) -> bool
         return True
     if not rules.keep("10 other versions"):
         return False
-    return chunk in files.chunks_of(session, files.needed_segments(session, event.file, with_open=with_open))
+    needed = files.needed_segments(session, event.file, with_open=with_open)
+    active = session.get("active", (event.file, model))
+    if active is not None and rules.keep("10 active"):
+        needed |= set(files.segments_of(session, event.file, active.version))
+    return chunk in files.chunks_of(session, needed)
 
 
 def _copy(session: Session, model: str, chunk: str, text: str) -> tuple[str | None, str | None]:

@@ -65,6 +65,7 @@ MUTANTS = (
     Mutant("9", "the models are not read again under the partition's lock", "a model is added against a roll back, and whoever adds it dies", "invariant 5"),
     Mutant("10 skip", "every chunk of a range is given to the model", "two writers of one file, a consumer, a projector", "cost"),
     Mutant("10 open", "chunks of open versions are skipped", "a stream whose batches are consumed", "invariant 5"),
+    Mutant("10 active", "chunks that were taken back into the active version are skipped", "a chunk that is taken back into what is active, a roll back", "invariant 5"),
     Mutant("11 epoch", "a range is taken over under its epoch", CONSUMERS, "invariant 8"),
     Mutant("11 halves", "halves get the parent's epoch", CONSUMERS, "invariant 8"),
     Mutant("11 expiry counts", "an expiry is no attempt", "a chunk that kills its consumer", "for ever"),

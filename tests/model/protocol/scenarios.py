@@ -170,6 +170,18 @@ def _of_consumers() -> list[Scenario]:
             rules=Rules(batch=1, attempts=1),
         ),
         Scenario(
+            "a chunk that is taken back into what is active, a roll back",
+            lived(
+                call(append, "A", "b"),
+                call(dead_letters.retry, "m", "X"),
+                call(append, "A", "c"),
+                before=lived(call(append, "A", "X"), call(dead_letters.discard, "m", "X")),
+                served=False,
+            ),
+            (*writers(call(roll_back, "A", 1)), *consumers(), *projectors()),
+            rules=Rules(batch=1, attempts=1),
+        ),
+        Scenario(
             "a chunk that kills its consumer",
             lived(call(append, "A", "aK"), served=False),
             (*consumers(), *projectors()),
