@@ -66,7 +66,9 @@ class Tended(Process):
         code = self.running.exitcode
         if code is not None and code < 0:
             return signal.Signals(-code).name
-        errors = _ERROR.findall(self._stderr()[self._said :])
+        said = _ERROR.findall(self._stderr()[self._said :])
+        # A task whose neighbour ended by an error cannot hand on its work: the neighbour's error is what counts.
+        errors = [error for error in said if error[0] != "anyio.BrokenResourceError"] or said
         return f"exit {code}: {' '.join(errors[-1]).rstrip() if errors else 'nothing said'}"
 
     async def hangs(self) -> str:
