@@ -62,7 +62,6 @@ FAULTS: list[tuple[str, Fault, float]] = [
 """What happens, and for how many seconds."""
 
 ALWAYS = {
-    "connections are cut",
     "connections are silent for ever",
     "answers of commits are lost",
     "all connections are taken",
