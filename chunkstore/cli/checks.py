@@ -110,10 +110,8 @@ async def scrub(*, json: Json = False, where: Where = HERE) -> None:
     if json:
         print_json(report)
         return
-    log = (
-        "and the write-ahead log is cleared" if report.log else "the server's write-ahead log is not cleared"
-    )
-    say(f"{len(report.tables)} tables are written anew, {log}")
+    log = "is cleared too" if report.log else "is not cleared: only the embedded server's is"
+    say(f"{len(report.tables)} tables are written anew; the write-ahead log {log}")
 
 
 def _show(report: "VerifyReport") -> None:

@@ -48,6 +48,14 @@ def test_an_erased_file_is_gone(filled: Cli) -> None:
     assert filled("status", "--json").json["collections"][0]["files"] == 2
 
 
+def test_after_an_erasure_the_tables_are_written_anew_and_the_rest_is_found(filled: Cli) -> None:
+    filled("erase", KEY, "--yes")
+    assert "tables are written anew; the write-ahead log is not cleared" in filled("scrub").err
+    assert {"chunks", "embeddings", "files", "search_1_1"} <= {*filled("scrub", "--json").json["tables"]}
+    filled("verify")
+    assert filled("search", "tea", "--json").json
+
+
 def test_an_erasure_that_nobody_confirms_is_refused(filled: Cli) -> None:
     assert "give --yes" in filled("erase", KEY, expect=2).err
     filled("pin", KEY, "1")
