@@ -67,7 +67,7 @@ class Tended(Process):
         if code is not None and code < 0:
             return signal.Signals(-code).name
         said = _ERROR.findall(self._stderr()[self._said :])
-        # A task whose neighbour ended by an error cannot hand on its work: the neighbour's error is what counts.
+        # A task whose neighbour ended by an error cannot hand on its work: the neighbour's error counts.
         errors = [error for error in said if error[0] != "anyio.BrokenResourceError"] or said
         return f"exit {code}: {' '.join(errors[-1]).rstrip() if errors else 'nothing said'}"
 
