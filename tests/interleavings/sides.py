@@ -57,7 +57,8 @@ class Side:
         result = handler.work(work, nullcontext())
         if error is not None:
             failed = dict.fromkeys(work.texts, error)
-            result = msgspec.structs.replace(result, vectors={}, errors=failed)
+            copied = {text: vector for text, vector in result.vectors.items() if text in work.copied}
+            result = msgspec.structs.replace(result, vectors=copied, errors=failed)
         async with self.database.transaction(BY_INDEX) as conn:
             await handler.settle(conn, lease, work, result)
 
