@@ -46,6 +46,7 @@ class Arena:
         self._numbers = count()
         self.steps = 0
         self.every_rule = True
+        self.verifies = damage is None  # where a hole is looked for, the comparison finds it
 
     def begin(self, keep_last: int) -> World:
         """A world with an empty collection; nothing is in flight in its store."""
