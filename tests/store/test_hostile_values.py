@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from chunkstore.collection import Collection
 from chunkstore.errors import Conflict, InvalidInput, NeverActive, NotFound
 from chunkstore.model import Chunk, Place, Version
+from chunkstore.settings import MAX_K
 from chunkstore.store import ChunkStore
 from tests.fix_server import drop_schema
 from tests.store.fix_store import MODEL
@@ -44,7 +45,7 @@ def run(dsn: str) -> Iterator[Run]:
 
 
 words = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=40)
-text = words | st.text(st.characters(), max_size=40)  # lone surrogates and NUL among them
+text = words | st.text(st.characters() | st.sampled_from("\0\ud800\udfff"), max_size=9)
 json = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | text,
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(text, inner, max_size=4),
@@ -99,7 +100,8 @@ def is_place(place: Place) -> bool:
 
 def is_vector(value: object) -> bool:
     try:
-        halved = np.asarray(value, np.float32).astype(np.float16)
+        with np.errstate(over="ignore"):
+            halved = np.asarray(value, np.float32).astype(np.float16)
     except (TypeError, ValueError):
         return False
     return halved.shape == (8,) and bool(np.isfinite(halved).all()) and bool(halved.any())
@@ -114,13 +116,17 @@ async def _stored(collection: Collection, version: Version) -> list[tuple[str, A
     return [(chunk.content, chunk.metadata, chunk.place) async for chunk in found]
 
 
-@given(
-    key=anything | text, content=anything | text, metadata=st.dictionaries(text, json, max_size=3) | anything
+one_of_them_bad = (
+    st.tuples(text | anything, words, st.just({}))
+    | st.tuples(words, text | anything, st.just({}))
+    | st.tuples(words, words, st.dictionaries(text, json, max_size=3) | anything)
 )
+
+
+@given(given=one_of_them_bad)
 @many
-def test_what_is_text_and_json_is_kept_and_all_else_is_refused(
-    run: Run, key: Any, content: Any, metadata: Any
-) -> None:
+def test_what_is_text_and_json_is_kept_and_all_else_is_refused(run: Run, given: tuple[Any, Any, Any]) -> None:
+    key, content, metadata = given
     good = (
         is_text(key, 1024) and is_text(content, 1 << 20) and isinstance(metadata, dict) and is_json(metadata)
     )
@@ -192,11 +198,24 @@ def test_any_vector_is_searched_by_or_refused(run: Run, vector: Any) -> None:
     run(attempt)
 
 
-@given(number=anything, key=text, k=anything)
+@given(k=anything | st.integers(-2, 3))
 @many
-def test_any_number_of_a_version_and_any_k_is_taken_or_refused(
-    run: Run, number: Any, key: str, k: Any
-) -> None:
+def test_k_is_an_integer_from_one_on(run: Run, k: Any) -> None:
+    good = type(k) is int and 1 <= k <= MAX_K
+
+    async def attempt(collection: Collection) -> None:
+        if good:
+            assert len(await collection.search([1.0] * 8, k=k)) <= k
+        else:
+            with pytest.raises(InvalidInput, match=r"^k: "):
+                await collection.search([1.0] * 8, k=k)
+
+    run(attempt)
+
+
+@given(number=anything, key=text)
+@many
+def test_any_number_of_a_version_is_taken_or_refused(run: Run, number: Any, key: str) -> None:
     name = f"key {uuid4().hex}"
 
     async def attempt(collection: Collection) -> None:
@@ -205,7 +224,6 @@ def test_any_number_of_a_version_and_any_k_is_taken_or_refused(
             lambda: collection.append(name, [Chunk("one")], idempotency_key=number),
             lambda: collection.rollback(name, number),
             lambda: collection.pin(name, number),
-            lambda: collection.search([1.0] * 8, k=k),
             lambda: collection.wait_until_active(
                 Version(collection="docs", key=key, number=1, chunks=1), number
             ),
