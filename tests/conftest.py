@@ -2,10 +2,15 @@
 
 import os
 
+import hypothesis
 import pytest
 
 # Tests start hundreds of processes, which would each compile the whole package again.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
+hypothesis.settings.register_profile("short", max_examples=25)
+hypothesis.settings.register_profile("long")
+hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "short"))
 
 pytest_plugins = [
     "tests.fix_server",
