@@ -10,16 +10,16 @@ from hypothesis import strategies as st
 from chunkstore.cli.codes import Exit
 from chunkstore.cli.run import run
 
-COMMANDS = [
-    "migrate", "collection", "collection create", "collection list", "ingest", "delete", "rollback", "pin", "unpin",
-    "erase", "scrub", "consume", "project", "gc", "search", "status", "history", "chunks", "dead-letters list",
-    "dead-letters show", "dead-letters retry", "dead-letters discard", "verify", "rebuild", "models", "roles", "tenant",
-    "no-such-command", "",
-]  # fmt: skip
-OPTIONS = [
-    "--json", "--drain", "--yes", "--dry-run", "--prune", "--wait", "--full", "--to", "--keep-last", "--keep-for",
-    "--collection", "-c", "--model", "-m", "-k", "--batch", "--device", "--schema", "--version", "--help", "--", "-", "=",
-]  # fmt: skip
+COMMANDS = (
+    "migrate|collection|collection create|collection list|ingest|delete|rollback|pin|unpin|"
+    "erase|scrub|consume|project|gc|search|status|history|chunks|dead-letters list|"
+    "dead-letters show|dead-letters retry|dead-letters discard|verify|rebuild|models|roles|"
+    "tenant|no-such-command"
+).split("|")
+OPTIONS = (
+    "--json|--drain|--yes|--dry-run|--prune|--wait|--full|--to|--keep-last|--keep-for|"
+    "--collection|-c|--model|-m|-k|--batch|--device|--schema|--version|--help|--|-|="
+).split("|")
 texts = st.text(st.characters(exclude_characters="\0"), max_size=12)  # no argument of a process holds NUL
 tokens = st.sampled_from(OPTIONS) | texts | st.integers().map(str) | st.floats().map(str)
 
