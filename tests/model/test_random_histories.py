@@ -17,7 +17,7 @@ from tests.store.rules.fix_interleave import World
 _UNTIMED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True)
 STABLE = settings(_UNTIMED, max_examples=6, stateful_step_count=40, derandomize=True)
 # Any history that finds the hole will do: the shortest is not looked for.
-FIRST = settings(STABLE, max_examples=40, stateful_step_count=30, phases=[Phase.generate])
+FIRST = settings(STABLE, max_examples=40, phases=[Phase.generate])
 LONG = settings(_UNTIMED, max_examples=60, stateful_step_count=60, database=None)
 
 HOLES: dict[str, tuple[str, str, str]] = {
