@@ -15,7 +15,7 @@ APP = load()
 GROUPS = ("collection", "dead-letters")
 COMMANDS = [[name] for name in APP] + [[group, name] for group in GROUPS for name in APP[group]] + [[]]
 FLAGS = ["--json", "--drain", "--yes", "--dry-run", "--prune", "--wait", "--full", "-h", "--", "-", "="]
-VALUES = ["--to", "-k", "-c", "-m", "--batch", "--device", "--schema", "--keep-last", "--data"]
+VALUES = ["--to", "-k", "-c", "-m", "--batch", "--device", "--schema", "--keep-last"]
 texts = st.text(st.characters(exclude_characters="\0"), max_size=12)  # no argument of a process holds NUL
 tokens = st.sampled_from(FLAGS + VALUES) | texts | st.integers().map(str) | st.floats().map(str)
 
