@@ -116,6 +116,8 @@ def test_all_requests_wait_while_the_service_asks_one_of_them_to(endpoint: Endpo
         ({"retry-after": "9" * 400}, None),
         ({"retry-after": "Wed, 21 Oct 2015 07:28:00 GMT"}, 0),
         ({"retry-after": "Wed, 41 Oct 2015 07:28:00 GMT"}, None),
+        ({"retry-after": "Wed, 21 Oct 2015 07:28:09 GMT", "date": "Wed, 21 Oct 2015 07:28:00 GMT"}, 9),
+        ({"retry-after": "Wed, 21 Oct 2015 07:28:09 GMT", "date": "yesterday"}, 0),
         ({"retry-after-ms": "250", "retry-after": "7"}, 0.25),
         ({"retry-after-ms": "x", "retry-after": "7"}, 7),
     ],

@@ -58,13 +58,21 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
     given = headers.get("retry-after")
     if (seconds := _number(given)) is not None:
         return seconds
+    moment = _moment(given)
+    if moment is None:
+        return None
+    now = _moment(headers.get("date")) or datetime.now(
+        UTC
+    )  # the service's clock where it is said: ours may differ
+    return max(0.0, (moment - now).total_seconds())
+
+
+def _moment(text: str | None) -> datetime | None:
     try:
-        moment = parsedate_to_datetime(given or "")
+        moment = parsedate_to_datetime(text or "")
     except ValueError:
         return None
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=UTC)
-    return max(0.0, (moment - datetime.now(UTC)).total_seconds())
+    return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
 
 
 def _number(text: str | None) -> float | None:
