@@ -14,7 +14,7 @@ from chunkstore.ingest.document import Document
 from chunkstore.ingest.formats.format import Format
 from chunkstore.ingest.parsers import register
 
-COUNTED = "CHUNKSTORE_TEST_COUNTED"
+COUNTED = "TEST_COUNTED"
 """Names the file in which every call of the reader leaves a byte."""
 
 
@@ -69,7 +69,7 @@ _HARMS: dict[str, Callable[[], None]] = {
 
 def read_slowly(content: bytes) -> Document:
     """The text, after a test was told that its bytes were read and has answered."""
-    folder = Path(os.environ["CHUNKSTORE_TEST_MEANWHILE"])
+    folder = Path(os.environ["TEST_MEANWHILE"])
     (folder / "asked").write_bytes(b"read")
     (folder / "told").read_bytes()
     return Document(content.decode())

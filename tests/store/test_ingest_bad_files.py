@@ -165,7 +165,7 @@ class Meanwhile:
         self.asked, self.told = folder / "asked", folder / "told"
         os.mkfifo(self.asked)
         os.mkfifo(self.told)
-        monkeypatch.setenv("CHUNKSTORE_TEST_MEANWHILE", str(folder))
+        monkeypatch.setenv("TEST_MEANWHILE", str(folder))
 
     def do(self, *actions: Callable[[], object]) -> threading.Thread:
         def act() -> None:
