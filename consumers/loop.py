@@ -21,7 +21,7 @@ from psycopg import AsyncConnection
 
 from chunkstore import leases
 from chunkstore.database import BY_INDEX, Database
-from chunkstore.errors import ChunkstoreError, LeaseLost, ModelRefused, ModelUnavailable
+from chunkstore.errors import ChunkstoreError, LeaseLost, ModelRefused, ModelUnavailable, ServerUnreachable
 from chunkstore.hints import Waiting, listening
 from chunkstore.leases import Lease
 from chunkstore.retries import persistently
@@ -138,7 +138,12 @@ class Loop:
             while not stop.is_set():
                 await self._breaker.closed(stop)
                 await self._ahead.acquire()
-                claimed = None if stop.is_set() else await persistently(self._claim_and_read, stop)
+                try:
+                    claimed = None if stop.is_set() else await persistently(self._claim_and_read, stop)
+                except ServerUnreachable:
+                    if not stop.is_set():
+                        raise
+                    return  # nothing is in hand for it, so this is no failure
                 if claimed is None:
                     self._ahead.release()
                     if drain and not self._held and await persistently(self._is_idle, stop):
