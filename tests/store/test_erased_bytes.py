@@ -56,6 +56,7 @@ WHERE pg_relation_filepath(c.oid) IS NOT NULL
 """
 
 NEXT_LOG_FILE = "SELECT pg_logical_emit_message(false, 'test', ''), pg_switch_wal()"
+CANCEL_WHO_WAITS = "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
 WAITING = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
 
 Found = dict[str, set[str]]
@@ -148,14 +149,19 @@ class Erased:
         folder.marks["hash"], folder.marks["hash of the text"] = bytes(hash_), bytes(text_hash)
 
     async def be_cancelled(self) -> None:
-        """An append that waits for a lock until it is cancelled, which the server's log tells of."""
+        """An append that waits for a lock until the server cancels it, which the server's log tells of."""
         chunks = [Chunk(f"say {self.folder.mark('cancelled content')}")]
+
+        async def append() -> None:
+            with pytest.raises(DatabaseError, match="57014"):
+                await self.files.append(self.key, chunks)
+
         with psycopg.connect(self.admin.info.dsn) as holder:
             holder.execute("SELECT FROM chunkstore.files FOR UPDATE")
             async with anyio.create_task_group() as tasks:
-                tasks.start_soon(lambda: self.files.append(self.key, chunks))
+                tasks.start_soon(append)
                 await until(self.store, WAITING)
-                tasks.cancel_scope.cancel()
+                self.admin.execute(CANCEL_WHO_WAITS)
 
 
 @pytest.fixture(scope="module")
