@@ -282,8 +282,10 @@ async def test_renewal_keeps_the_range_of_a_model_that_is_slower_than_its_lease(
 
 
 async def test_without_renewal_the_range_is_taken_over_and_the_late_answer_changes_nothing(
-    store: ChunkStore, files: Collection
+    store: ChunkStore, files: Collection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(hints, "FIRST_POLL", 60.0)  # the one who lost the range is not to take it over itself
+    monkeypatch.setattr(hints, "LONGEST_POLL", 60.0)
     await files.append("doc", chunks(5))
     slow, quick, stop = Held(), Held(), anyio.Event()
     async with anyio.create_task_group() as tasks:
