@@ -182,13 +182,16 @@ class Collection:
             hits, _ = await self._search(query, k, self._serving)
         return hits
 
-    async def wait_until_active(self, version: Version, timeout: float = 60.0) -> None:
+    async def wait_until_active(
+        self, version: Version, timeout: float = 60.0, *, model: str | None = None
+    ) -> None:
         """Returns when searches see this version or a later one; `timeout` in seconds.
 
-        Raises NeverActive where it cannot happen any more (collected, erased, rolled back, waiting on a
-        dead letter), WaitTimeout.
+        `model` names another model than the serving one. Raises NeverActive where it cannot happen any more
+        (collected, erased, rolled back, waiting on a dead letter), WaitTimeout, UnknownModel.
         """
         inputs.checked_timeout(timeout)
+        waited_for = None if model is None else (await self._by_name(model)).model
         params = {"collection": self.row.collection, "key": inputs.checked_key(version.key)}
         begun = anyio.current_time()
         try:
@@ -199,7 +202,7 @@ class Collection:
                     raise NeverActive(f"version {version.number} was erased with its file")
                 while True:
                     async with self.store.database.transaction() as conn:
-                        if await searching.is_active(conn, file, version.number):
+                        if await searching.is_active(conn, file, version.number, waited_for):
                             return
                     waited = anyio.current_time() - begun
                     await anyio.sleep(min(max(waited / 20, _SHORTEST_PAUSE), _LONGEST_PAUSE))

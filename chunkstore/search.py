@@ -122,13 +122,15 @@ class _Standing(msgspec.Struct, frozen=True):
     dead_letter: bool
 
 
-async def is_active(conn: AsyncConnection[Any], file: FileId, version: int) -> bool:
+async def is_active(
+    conn: AsyncConnection[Any], file: FileId, version: int, model: ModelId | None = None
+) -> bool:
     """Whether this version or a later one is active; after a rollback to it, whether this one is.
 
-    Raises NeverActive where it cannot become so any more: collected, abandoned, erased, rolled back, or
-    waiting on a dead letter.
+    For the model, or for the one that serves. Raises NeverActive where it cannot become so any more:
+    collected, abandoned, erased, rolled back, or waiting on a dead letter.
     """
-    params = {"file": file, "version": version}
+    params = {"file": file, "version": version, "model": model}
     standing = await rows.fetch_one(conn, SEARCH.standing, params, row=_Standing)
     if standing is None:
         raise UnknownFile(f"file {file} is not in this store")

@@ -179,9 +179,9 @@ class Collection:
         """See `chunkstore.store.Collection.search`."""
         return self._loop.call(self._twin.search, query, k, model=model)
 
-    def wait_until_active(self, version: Version, timeout: float = 60.0) -> None:
+    def wait_until_active(self, version: Version, timeout: float = 60.0, *, model: str | None = None) -> None:
         """See `chunkstore.store.Collection.wait_until_active`."""
-        self._loop.call(self._twin.wait_until_active, version, timeout)
+        self._loop.call(self._twin.wait_until_active, version, timeout, model=model)
 
     def add_model(self, model: Model | str) -> None:
         """See `chunkstore.store.Collection.add_model`."""

@@ -24,19 +24,20 @@ FROM collections
 WHERE collection = %(collection)s;
 
 -- name: standing
--- Where a version stands on its way to being active for the serving model; the dead letters are those of the target, which is this
--- version or the one that searches see instead.
+-- Where a version stands on its way to being active for the model, or for the serving one where it is null; the
+-- dead letters are those of the target, which is this version or the one that searches see instead.
 SELECT f.key IS NULL AS erased, f.target, v.state, av.version AS active,
        EXISTS (
            SELECT FROM dead_letters d
            WHERE d.file = f.file
-             AND d.model = k.serving
+             AND d.model = m.model
              AND d.state = 'open'
              AND cardinality(named_by(f.file, t.segments, ARRAY[d.chunk_id])) > 0
        ) AS dead_letter
 FROM files f
 JOIN collections k ON k.collection = f.collection
+CROSS JOIN LATERAL (SELECT COALESCE(%(model)s::int, k.serving) AS model) AS m
 LEFT JOIN versions v ON v.file = f.file AND v.version = %(version)s
 LEFT JOIN versions t ON t.file = f.file AND t.version = f.target
-LEFT JOIN active_versions av ON av.file = f.file AND av.model = k.serving
+LEFT JOIN active_versions av ON av.file = f.file AND av.model = m.model
 WHERE f.file = %(file)s;

@@ -157,7 +157,7 @@ class Writer(Actor):
         version, makes = appended.version, appended.operation.begun.makes
         if version is None or makes is None:
             return
-        call = partial(self._collection.wait_until_active, version, WAIT_SECONDS)
+        call = partial(self._collection.wait_until_active, version, WAIT_SECONDS, model=MODEL.name)
         waited = await self._change("wait until active", key, call, version=version.number)
         if waited.operation.outcome != "done":
             return

@@ -7,7 +7,7 @@ import anyio
 import pytest
 
 from chunkstore.collection import Collection
-from chunkstore.errors import NeverActive, WaitTimeout
+from chunkstore.errors import NeverActive, UnknownModel, WaitTimeout
 from chunkstore.model import Version
 from chunkstore.store import ChunkStore
 from consumers.embedding import EmbeddingConsumer
@@ -41,6 +41,19 @@ async def test_waiting_without_a_consumer_ends_in_time_and_says_what_may_be_miss
     version = await append(docs, "a", "text one")
     with pytest.raises(WaitTimeout, match="is a consumer and a projector running"):
         await docs.wait_until_active(version, timeout=0.05)
+
+
+async def test_waiting_for_a_model_lasts_until_searches_of_that_one_see_the_version(
+    store: ChunkStore, docs: Collection
+) -> None:
+    version = await append(docs, "a", "text one")
+    await docs.add_model("hashing:16")
+    await drain(store)
+    await docs.wait_until_active(version, timeout=0.1)
+    with pytest.raises(WaitTimeout):
+        await docs.wait_until_active(version, timeout=0.1, model="hashing-16")
+    with pytest.raises(UnknownModel, match="other-model"):
+        await docs.wait_until_active(version, timeout=0.1, model="other-model")
 
 
 async def collected(store: ChunkStore, docs: Collection, version: Version) -> None:
