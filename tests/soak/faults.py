@@ -118,7 +118,7 @@ class Faults:
             self._on.add(excludes)
         try:
             struck = await fault()
-        except (psycopg.Error, OSError, psutil.Error):
+        except* (psycopg.Error, OSError, psutil.Error):  # one by one, or in a group of a fault's tasks
             struck = False  # the server is away: nothing was struck, or it ended the fault before its time
             await self._heal()
         finally:
