@@ -145,7 +145,7 @@ class ActiveRows:
         SELECT {CITED}, embedding <=> %(query)s::halfvec AS distance
         FROM active_rows
         ORDER BY embedding <=> %(query)s::halfvec
-        LIMIT %(k)s
+        LIMIT {{k}}
     """
 
     def __init__(self, conn: psycopg.Connection[Any], dimensions: int) -> None:
@@ -173,11 +173,11 @@ class ActiveRows:
         self._conn.execute("VACUUM ANALYZE active_rows")
 
     def nearest(self, query: HalfVector, k: int) -> list[tuple[Any, ...]]:
-        statement = self.NEAREST.replace(self.CITED, "chunk_id")
-        return self._conn.execute(statement, {"query": query, "k": k}, binary=True).fetchall()
+        statement = self.NEAREST.format(k=k).replace(self.CITED, "chunk_id")
+        return self._conn.execute(statement, {"query": query}, binary=True).fetchall()
 
     def search(self, query: HalfVector, k: int) -> list[tuple[Any, ...]]:
-        return self._conn.execute(self.NEAREST, {"query": query, "k": k}, binary=True).fetchall()
+        return self._conn.execute(self.NEAREST.format(k=k), {"query": query}, binary=True).fetchall()
 
 
 _NAMESPACE = UUID(int=1984)

@@ -40,7 +40,6 @@ async def main(setup: Setup) -> list[Result]:
             nearest = cited.partition("\n)\n")[0] + "\n)\nSELECT chunk_id, distance FROM nearest"
             searched = collection._models[0]  # noqa: SLF001
             given = {
-                "k": K,
                 "model": searched.model,
                 "collection": collection.row.collection,
                 "table": f'"{searched.search_table}"',
@@ -139,8 +138,9 @@ def _statement(own: psycopg.Connection[Any], store: ChunkStore, collection: Coll
     searched = collection._models[0]  # noqa: SLF001
     path = sql.SQL("SET search_path = {}, public").format(sql.Identifier(store.database.schema))
     own.execute(path)
-    own.execute(settings(K, iterative=store.database.has_iterative_scans).replace(b"SET LOCAL", b"SET"))
-    return nearest_statement(searched).as_string()
+    for name, value in settings(K, iterative=store.database.has_iterative_scans).items():
+        own.execute("SELECT set_config(%s, %s, false)", [name, value])
+    return nearest_statement(searched, K).decode()
 
 
 async def _recalls(

@@ -276,10 +276,7 @@ class Collection:
         else:
             vector = query
         checked = searching.checked_vector(vector, searched)
-        database = self.store.database
-        settings = searching.settings(k, iterative=database.has_iterative_scans)
-        async with database.transaction(settings) as conn:
-            return await searching.search(conn, self.row.collection, searched, checked, k)
+        return await searching.search(self.store.database, self.row.collection, searched, checked, k)
 
     async def _embedded(self, text: str, searched: CollectionModel) -> np.ndarray:
         return await self.store.queries.vector(await self._opened(searched), text)

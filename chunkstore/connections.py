@@ -23,6 +23,8 @@ IDLE_SECONDS = 60
 """After which the server ends a transaction whose client says nothing, unless something else is set for it:
 the client may be gone without a word, and others wait for its locks."""
 
+READ_COMMITTED = b"BEGIN ISOLATION LEVEL READ COMMITTED"
+
 _RECONNECT_SECONDS = 3
 """How long the pool tries by itself, with growing pauses, to make a connection that somebody waits for."""
 
@@ -35,6 +37,7 @@ WHERE current_setting('idle_in_transaction_session_timeout') = '0'
 class Session(msgspec.Struct, frozen=True):
     """What was found out about the server, and what sessions and transactions on it begin with."""
 
+    search_path: str
     begin: bytes
     begin_snapshot: bytes
     set_session: bytes
@@ -49,10 +52,11 @@ class Session(msgspec.Struct, frozen=True):
         """The session of a store's schema; `connected_to` is the process that the first connection names."""
         extension, vector_type = server.require_vector()
         path = sql.SQL(", ").join(map(sql.Identifier, dict.fromkeys((schema, extension)))).as_string()
-        set_local = f"SET LOCAL search_path = {path};"
+        set_local = f"; SET LOCAL search_path = {path};".encode()
         return cls(
-            begin=f"BEGIN ISOLATION LEVEL READ COMMITTED; {set_local}".encode(),
-            begin_snapshot=f"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; {set_local}".encode(),
+            search_path=path,
+            begin=READ_COMMITTED + set_local,
+            begin_snapshot=b"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY" + set_local,
             set_session=f"SET search_path = {path}".encode(),
             adapters=arrays.adapters(vector_type),
             has_iterative_scans=server.has_iterative_scans,

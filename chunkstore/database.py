@@ -4,11 +4,11 @@ Keeps rule 1: every transaction is READ COMMITTED and says so itself, in the mes
 connection goes to the store that was opened: not to another one that was put in its place meanwhile.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from pathlib import Path
 from time import monotonic
-from typing import Self
+from typing import Self, TypeVar
 from weakref import WeakSet
 
 import anyio
@@ -16,15 +16,19 @@ import anyio.to_thread
 import psycopg
 from psycopg import AsyncConnection
 from psycopg.pq import TransactionStatus
+from psycopg.rows import kwargs_row
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from chunkstore import connections, embedded, requirements, settings
 from chunkstore import migrate as migrations
-from chunkstore.connections import Session
+from chunkstore.connections import READ_COMMITTED, Session
 from chunkstore.dsn import Dsn
 from chunkstore.embedded import EmbeddedServer
 from chunkstore.errors import ChunkstoreError, DatabaseError, StoreReplaced
 from chunkstore.failures import may_be_the_schemas, translated
+from chunkstore.rows import Params, Statement
+
+T = TypeVar("T")
 
 BY_INDEX = b"SET LOCAL enable_seqscan = off;"
 """For transactions that touch rows by key alone: a plan that was cached while a table was small must not
@@ -118,13 +122,40 @@ class Database:
         """
         return self._transaction(self._session.begin_snapshot + settings)
 
+    async def ask(
+        self, statement: Statement, params: Params, *, settings: Mapping[str, str], row: Callable[..., T]
+    ) -> list[T]:
+        """The rows of one statement that reads, each made a `row` from its columns by name.
+
+        As alone in a `transaction` with these settings, but all of it in one round trip.
+        """
+        settings = {"search_path": self._session.search_path, **settings}
+        places = ", ".join(f"set_config('{name}', %({name})s, true)" for name in settings)
+        async with self._lent() as connection:
+            cursor = connection.cursor(binary=True, row_factory=kwargs_row(row))
+            async with connection.pipeline():
+                await connection.execute(READ_COMMITTED, prepare=True)
+                await connection.execute(f"SELECT {places}".encode(), settings)
+                await cursor.execute(statement, params)
+                await connection.execute(b"COMMIT", prepare=True)
+            return await cursor.fetchall()
+
     @asynccontextmanager
     async def _transaction(self, begin: bytes) -> AsyncIterator[AsyncConnection]:
+        async with self._lent() as connection:
+            await connection.execute(begin, prepare=False)
+            yield connection
+            await _commit(connection)
+
+    @asynccontextmanager
+    async def _lent(self) -> AsyncIterator[AsyncConnection]:
+        """A connection of the pool, outside a transaction; one that an error leaves open is rolled back."""
         with translated(self._dsn):
-            connection = await self._begin(begin)
+            connection = await self._free()
             try:
+                # Before any transaction: a snapshot is taken at the caller's first query.
+                await self._recognise(connection)
                 yield connection
-                await _commit(connection)
             except BaseException as error:
                 await _roll_back(connection)
                 if may_be_the_schemas(error):
@@ -148,25 +179,13 @@ class Database:
             finally:
                 await _reset_and_close(connection)
 
-    async def _begin(self, begin: bytes) -> AsyncConnection:
-        try:
-            connection = await self._free()
-            try:
-                # Before it begins: a snapshot is taken at the caller's first query.
-                await self._recognise(connection)
-                await connection.execute(begin, prepare=False)
-            except BaseException:
-                await _roll_back(connection)
-                await self._give_back(connection)
-                raise
-        except psycopg.OperationalError:
-            await self._revive()
-            raise
-        return connection
-
     async def _free(self) -> AsyncConnection:
         while True:
-            connection = await self._from_pool()
+            try:
+                connection = await self._from_pool()
+            except psycopg.OperationalError:
+                await self._revive()
+                raise
             if connections.made_at(connection) >= self._lost:
                 return connection
             # As old as one that was lost: to find out by itself may take as long again.
@@ -182,9 +201,12 @@ class Database:
             return await self._pool.getconn()
 
     async def _give_back(self, connection: AsyncConnection) -> None:
-        if connection.closed:
+        closed = connection.closed
+        if closed:
             self._lost = monotonic()
         await self._pool.putconn(connection)
+        if closed:
+            await self._revive()
 
     async def _recognise(self, connection: AsyncConnection) -> None:
         """Raises StoreReplaced unless the connection goes to the store that was opened."""

@@ -3,6 +3,7 @@
 Keeps invariant 6 (a search sees each file at one complete version at most): one statement, one snapshot.
 """
 
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -11,6 +12,7 @@ from psycopg import AsyncConnection, sql
 
 from chunkstore import rows
 from chunkstore.arrays import Vector
+from chunkstore.database import Database
 from chunkstore.errors import InvalidInput, NeverActive, UnknownFile
 from chunkstore.model import ChunkId, CollectionId, FileId, Hit, Hits, ModelId, Place
 from chunkstore.search_tables import CollectionModel
@@ -63,41 +65,45 @@ def checked_vector(vector: object, model: CollectionModel) -> np.ndarray:
     return query
 
 
-def settings(k: int, *, iterative: bool) -> bytes:
+def settings(k: int, *, iterative: bool) -> dict[str, str]:
     """What an index scan needs to find k active rows, whatever lies superseded between them."""
-    ef_search = b"SET LOCAL hnsw.ef_search = %d;" % min(1000, max(40, k))
-    return ef_search + b"SET LOCAL hnsw.iterative_scan = relaxed_order;" if iterative else ef_search
+    ef_search = {"hnsw.ef_search": str(min(1000, max(40, k)))}
+    return ef_search | {"hnsw.iterative_scan": "relaxed_order"} if iterative else ef_search
 
 
 async def search(
-    conn: AsyncConnection[Any], collection: CollectionId, model: CollectionModel, query: np.ndarray, k: int
+    database: Database, collection: CollectionId, model: CollectionModel, query: np.ndarray, k: int
 ) -> tuple[Hits, ModelId]:
-    """The k nearest active chunks, best first (`exact` where no index stands), and the serving model.
-
-    The caller's transaction has begun with `settings`.
-    """
+    """The k nearest active chunks, best first (`exact` where no index stands), and the serving model."""
     params = {
         "query": Vector(query),
-        "k": k,
         "model": model.model,
         "table": f'"{model.search_table}"',
         "collection": collection,
     }
-    found = await rows.fetch_all(conn, nearest_statement(model), params, row=_Row)
-    beside = found[0] if found else await rows.fetch_one(conn, SEARCH.nothing_found, params, row=_Beside)
-    assert beside is not None, "a collection is never deleted"
+    needed = settings(k, iterative=database.has_iterative_scans)
+    found = await database.ask(nearest_statement(model, k), params, settings=needed, row=_Row)
+    if found:
+        beside = found[0]
+    else:
+        (beside,) = await database.ask(SEARCH.nothing_found, params, settings={}, row=_Beside)
     return Hits([_hit(row, model.distance) for row in found], exact=beside.exact), beside.serving
 
 
-def nearest_statement(model: CollectionModel) -> sql.Composed:
-    """The search statement of one (collection, model)."""
+@lru_cache(maxsize=1000)
+def nearest_statement(model: CollectionModel, k: int) -> bytes:
+    """The search statement of one (collection, model) for k hits.
+
+    With `k` written out the server's plan does not depend on a parameter, and is made once a connection.
+    """
     return SEARCH.composed(
         "nearest",
         search=sql.Identifier(model.search_table),
         active=sql.Identifier(model.active_table),
         operator=_OPERATORS[model.distance],
         type=sql.SQL("halfvec({})").format(sql.Literal(model.dimensions)),
-    )
+        k=sql.Literal(k),
+    ).as_bytes()
 
 
 def _hit(row: _Row, distance: str) -> Hit:

@@ -7,7 +7,7 @@ WITH nearest AS MATERIALIZED (
     FROM {search} s
     JOIN {active} a ON a.chunk_id = s.chunk_id
     ORDER BY s.embedding {operator} %(query)s::{type}
-    LIMIT %(k)s
+    LIMIT {k}
 )
 SELECT c.key, c.version, c.chunk_id, n.distance, c.content, c.metadata, c.ordinal,
        c.start, c."end", c.page, c.line, NOT has_index(%(table)s) AS exact,

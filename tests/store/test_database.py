@@ -161,6 +161,80 @@ async def test_a_statement_may_be_run_more_often_than_it_takes_to_be_prepared(ds
                 assert await cursor.fetchone() == (number,)
 
 
+# --- one statement that reads -------------------------------------------------------------------
+
+
+SETTINGS = b"""
+    SELECT current_setting('transaction_isolation') AS isolation, current_schema() AS schema,
+           current_setting('hnsw.ef_search') AS ef_search, pg_sleep(%(seconds)s) IS NULL AS slept
+"""
+
+
+async def asked(database: Database, statement: bytes, **params: object) -> list[dict[str, object]]:
+    return await database.ask(statement, params, settings={"hnsw.ef_search": "77"}, row=dict)
+
+
+async def test_a_question_is_asked_as_in_a_transaction_with_its_settings(dsn: str, schema: str) -> None:
+    strict = make_conninfo(dsn, options="-c default_transaction_isolation=serializable")
+    async with await Database.open(strict, schema=schema, max_size=1) as database:
+        for _ in range(20):  # more often than it takes to be prepared
+            assert await asked(database, SETTINGS, seconds=0) == [
+                {"isolation": "read committed", "schema": schema, "ef_search": "77", "slept": False}
+            ]
+
+
+async def test_a_question_leaves_no_setting_behind_on_its_connection(dsn: str, schema: str) -> None:
+    async with await Database.open(dsn, schema=schema, max_size=1) as database:
+        await asked(database, SETTINGS, seconds=0)
+        async with database.transaction() as connection:
+            inside = connection
+            cursor = await connection.execute("SELECT current_setting('hnsw.ef_search')")
+            assert await cursor.fetchone() != ("77",)
+        assert (await (await inside.execute("SELECT current_schema()")).fetchone()) == ("public",)
+
+
+@pytest.mark.parametrize(
+    ("statement", "said"),
+    [
+        (b"SELECT 1 / %(number)s", "refused a value"),
+        (b"SELECT %(number)s FROM nothing", "nothing"),
+        (b"SELECT %(number)s; SELECT 2", "multiple commands"),
+    ],
+)
+async def test_an_error_of_a_question_is_told_and_its_connection_used_again(
+    dsn: str, schema: str, statement: bytes, said: str
+) -> None:
+    async with await Database.open(dsn, schema=schema, max_size=1) as database:
+        for _ in range(8):
+            with pytest.raises(DatabaseError, match=said):
+                await asked(database, statement, number=0)
+            with anyio.fail_after(20):
+                assert (await asked(database, SETTINGS, seconds=0))[0]["schema"] == schema
+
+
+async def test_a_cancelled_question_is_given_up_and_the_next_one_answered(dsn: str, schema: str) -> None:
+    async with await Database.open(dsn, schema=schema, max_size=1) as database:
+        for _ in range(8):
+            with anyio.move_on_after(0.1) as scope:
+                await asked(database, SETTINGS, seconds=60)
+            assert scope.cancelled_caught
+            with anyio.fail_after(20):
+                assert (await asked(database, SETTINGS, seconds=0))[0]["schema"] == schema
+
+
+async def test_a_lost_connection_of_a_question_is_told_apart_and_the_next_one_answered(
+    dsn: str, schema: str
+) -> None:
+    async with await Database.open(dsn, schema=schema, max_size=1) as database:
+        with pytest.raises(ServerUnreachable):
+            await asked(database, b"SELECT pg_terminate_backend(pg_backend_pid())")
+        with anyio.fail_after(20):
+            assert (await asked(database, SETTINGS, seconds=0))[0]["schema"] == schema
+
+
+# --- lost connections ---------------------------------------------------------------------------
+
+
 async def test_a_lost_connection_is_told_apart_and_the_next_transaction_works(dsn: str, schema: str) -> None:
     async with await Database.open(dsn, schema=schema, max_size=1) as database:
         with pytest.raises(ServerUnreachable):

@@ -43,7 +43,7 @@ HOT: dict[str, tuple[bytes, dict[str, Any], set[str]]] = {
     "look for work": (LEASES.partitions_behind, {"group": "project:1"}, {"progress_pkey", "events_pkey"}),
     "see where a version stands": (
         SEARCH.standing,
-        {"file": 1, "version": 1},
+        {"file": 1, "version": 1, "model": 1},
         {"files_pkey", "versions_pkey", "active_versions_pkey", "dead_letters_by_file"},
     ),
 }
@@ -87,10 +87,25 @@ async def test_a_search_scans_the_vectors_index_and_joins_by_primary_keys(collec
         )
         await conn.execute("ANALYZE")
     table = model.search_table
-    params = {"query": str([1.0] * 8), "k": 10, "model": model.model, "table": table, "collection": 1}
-    plan = await explained(collection.store, nearest_statement(model).as_bytes(), params, seqscan=True)
+    params = {"query": str([1.0] * 8), "model": model.model, "table": table, "collection": 1}
+    plan = await explained(collection.store, nearest_statement(model, 10), params, seqscan=True)
     assert f"Index Scan using {model.search_table}_hnsw" in plan, plan
     assert f"{model.active_table}_pkey" in plan, plan
+
+
+async def test_a_search_that_comes_again_is_not_planned_again(dsn: str, schema: str) -> None:
+    async with await ChunkStore.open(dsn, schema=schema, max_size=1) as store:
+        collection = await store.collection("docs", model="hashing:8")
+        await embed_many(collection, 100)
+        for number in range(20):
+            await collection.search([number, *[1.0] * 7], k=10)
+        async with store.database.transaction() as conn:
+            cursor = await conn.execute(
+                "SELECT generic_plans FROM pg_prepared_statements WHERE statement LIKE %s", ["%nearest%"]
+            )
+            assert await cursor.fetchall() == [
+                (10,)
+            ]  # after 5 to be prepared, and 5 planned for their values
 
 
 async def embed_many(collection: Collection, count: int) -> None:
