@@ -59,14 +59,14 @@ def server_log(server: Server) -> Path:
 @pytest.fixture
 def empty_schema(dsn: str) -> Iterator[str]:
     """A schema's name that is free, and dropped after the test."""
-    with _free_name(dsn) as name:
+    with free_name(dsn) as name:
         yield name
 
 
 @pytest.fixture
 def empty_schema_too(dsn: str) -> Iterator[str]:
     """One more of them."""
-    with _free_name(dsn) as name:
+    with free_name(dsn) as name:
         yield name
 
 
@@ -85,7 +85,8 @@ async def database(dsn: str, schema: str) -> AsyncIterator[Database]:
 
 
 @contextmanager
-def _free_name(dsn: str) -> Iterator[str]:
+def free_name(dsn: str) -> Iterator[str]:
+    """A schema's name that is free; a schema of that name is dropped at the end."""
     name = f"test_{uuid4().hex[:16]}"
     yield name
     drop_schema(dsn, name)

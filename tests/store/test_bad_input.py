@@ -1,7 +1,7 @@
 """Bad input: a clear error that names the field, the value and what is allowed, and nothing written."""
 
 import math
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from typing import Any
 from uuid import uuid4
@@ -21,19 +21,12 @@ from chunkstore.errors import (
 )
 from chunkstore.model import Chunk, Metadata, Place
 from chunkstore.store import ChunkStore
-from tests.fix_server import drop_schema
 from tests.store.fix_store import MODEL
+from tests.store.fix_store import shared_store as store
+
+__all__ = ["store"]
 
 TABLES = ("files", "versions", "chunks", "segments", "events", "idempotency_keys", "collections")
-
-
-@pytest.fixture(scope="module")
-async def store(dsn: str) -> AsyncIterator[ChunkStore]:
-    """One store for all of these tests, since none of them writes where it should not."""
-    schema = f"test_{uuid4().hex[:16]}"
-    async with await ChunkStore.open(dsn, schema=schema, migrate=True) as opened:
-        yield opened
-    drop_schema(dsn, schema)
 
 
 @pytest.fixture(scope="module")

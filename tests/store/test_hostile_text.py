@@ -1,8 +1,5 @@
 """Text that means something to SQL, to a format or to a shell is text here, in every field that takes any."""
 
-from collections.abc import AsyncIterator
-from uuid import uuid4
-
 import pytest
 
 from chunkstore.collection import Collection
@@ -13,6 +10,9 @@ from chunkstore.store import ChunkStore
 from projections.verify import verify
 from tests.fix_server import drop_schema
 from tests.store.fix_pipeline import drain
+from tests.store.fix_store import shared_store as store
+
+__all__ = ["store"]
 
 HASHING = HashingModel(8)
 
@@ -58,15 +58,6 @@ TEXTS = [
     "chunkstore",
     "pg_catalog",
 ]
-
-
-@pytest.fixture(scope="module")
-async def store(dsn: str) -> AsyncIterator[ChunkStore]:
-    """One store for all: what one text breaks, the next would see."""
-    schema = f"test_{uuid4().hex[:16]}"
-    async with await ChunkStore.open(dsn, schema=schema, migrate=True) as opened:
-        yield opened
-    drop_schema(dsn, schema)
 
 
 @pytest.mark.parametrize("text", TEXTS, ids=ascii)
