@@ -16,7 +16,7 @@ from typing import Any
 import psycopg
 from psycopg import Connection
 from yoyo import internalmigrations, read_migrations
-from yoyo.backends.base import SavepointTransactionManager
+from yoyo.backends.base import TransactionManager
 from yoyo.backends.core.postgresql import PostgresqlPsycopgBackend
 from yoyo.connections import DatabaseURI
 from yoyo.migrations import Migration, MigrationList
@@ -45,9 +45,13 @@ def _named(migration: Migration) -> Iterator[None]:
         raise
 
 
-class _Savepoint(SavepointTransactionManager):
-    def _do_commit(self) -> None:
-        self.backend.savepoint_release(self.id)
+class _Within(TransactionManager):
+    """No savepoint a statement: an error ends the transaction around them all."""
+
+    def _do_begin(self) -> None:
+        pass
+
+    _do_commit = _do_rollback = _do_begin
 
 
 class _Backend(PostgresqlPsycopgBackend):
@@ -58,8 +62,8 @@ class _Backend(PostgresqlPsycopgBackend):
     def connect(self, dburi: DatabaseURI) -> Connection:  # noqa: ARG002
         return self._given
 
-    def transaction(self, rollback_on_exit: bool = False) -> _Savepoint:
-        return _Savepoint(self, rollback_on_exit=rollback_on_exit)
+    def transaction(self, rollback_on_exit: bool = False) -> _Within:
+        return _Within(self, rollback_on_exit=rollback_on_exit)
 
     def ensure_internal_schema_updated(self) -> None:
         if internalmigrations.needs_upgrading(self):
