@@ -172,13 +172,14 @@ async def drop_snapshot(conn: AsyncConnection[Any]) -> None:
 
 @asynccontextmanager
 async def _guarded(database: Database, table: _Table) -> AsyncIterator[AsyncConnection[Any] | None]:
-    """A connection to build the table's index on, or None where somebody else is building.
+    """A connection to build the table's index on, or None where somebody builds it or vacuums the table.
 
     The lock is an idle transaction's: it ends with its connection, behind a pooler too, and a READ
     COMMITTED transaction that is idle holds no snapshot for a concurrent build to wait for.
     """
     async with database.transaction(FOR_AS_LONG_AS_IT_TAKES) as guard:
-        if await rows.fetch_value(guard, INDEXES.try_lock, {"index": table.index}):
+        names = {"index": table.index, "table": table.search_table}
+        if await rows.fetch_value(guard, INDEXES.try_lock, names):
             await drop_snapshot(guard)
             async with database.connection() as conn:
                 yield conn

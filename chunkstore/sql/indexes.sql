@@ -30,8 +30,17 @@ SELECT count(*)
 FROM (SELECT FROM {search} LIMIT %(limit)s) AS counted;
 
 -- name: try_lock
--- One builder an index at a time, in the whole database.
-SELECT pg_try_advisory_xact_lock(hashtextextended(current_schema() || '.' || %(index)s, 0));
+-- One builder an index at a time, in the whole database. The server goes on building for a builder that was
+-- killed, whose lock is free then: what a build, a rebuild or a vacuum holds on the table tells of that one.
+SELECT pg_try_advisory_xact_lock(hashtextextended(current_schema() || '.' || %(index)s, 0))
+       AND NOT EXISTS (
+           SELECT FROM pg_locks
+           WHERE locktype = 'relation'
+             AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+             AND relation = to_regclass(quote_ident(%(table)s))
+             AND mode = 'ShareUpdateExclusiveLock'
+             AND granted
+       );
 
 -- name: waiting_chunks
 -- How many chunks of a group wait to be embedded, counted no further than the limit.

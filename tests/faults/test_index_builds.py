@@ -20,6 +20,8 @@ WHERE indexrelid = to_regclass('search_1_1_hnsw')
   AND NOT indisvalid
 """
 
+BESIDE = "SELECT to_regclass('search_1_1_hnsw_ccnew') IS NOT NULL"
+
 KILL = """
 SELECT count(pg_terminate_backend(pid))
 FROM pg_stat_activity
@@ -52,6 +54,34 @@ async def test_a_killed_build_leaves_searches_exact_and_is_done_again(
         stop.set()
     hits = await files.search("text number 77", k=3)
     assert (hits.exact, hits[0].content) == (False, "text number 77")
+
+
+async def test_a_rebuild_that_outlives_its_process_is_left_alone(
+    store: ChunkStore, files: Collection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(indexes, "INDEX_FROM_ROWS", 100)
+    await files.append("doc", [Chunk(f"text number {number}") for number in range(200)])
+    await EmbeddingConsumer(store, MODEL).run(drain=True)
+    await Projector(store, MODEL.name).run(drain=True)
+    async with store.database.connection() as writer, anyio.create_task_group() as tasks:
+        await writer.execute("BEGIN")
+        await writer.execute("LOCK TABLE search_1_1 IN ROW EXCLUSIVE MODE")  # the rebuild waits for its end
+        # The server's process goes on when its client is killed: nobody holds the builder's lock then.
+        tasks.start_soon(rebuilt_by_nobody, store)
+        await until(store, BESIDE)
+        with anyio.fail_after(10):
+            assert await indexes.build_due(store.database, 1) == 0
+            assert await indexes.rebuild_due(store.database, None) == 0
+        assert await value(store, BESIDE)
+        await writer.execute("COMMIT")
+    assert not await value(store, BESIDE)
+    hits = await files.search("text number 77", k=3)
+    assert (hits.exact, hits[0].content) == (False, "text number 77")
+
+
+async def rebuilt_by_nobody(store: ChunkStore) -> None:
+    async with store.database.connection() as conn:
+        await conn.execute("REINDEX INDEX CONCURRENTLY search_1_1_hnsw")
 
 
 async def test_no_switch_waits_for_a_build_and_neither_does_a_stop(
