@@ -132,6 +132,8 @@ def _show(result: "Ingested", failures: dict[str, list[str]]) -> None:
     ]
     if result.outdated:
         rows.append(("files of an earlier chunker or parser", result.outdated))
+    if result.without_text:
+        rows.append(("files without any text", result.without_text))
     rows += [(f"left out: {reason}", count) for reason, count in sorted(result.left_out.items())]
     if not result.dry_run:
         rows += [

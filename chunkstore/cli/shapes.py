@@ -117,6 +117,8 @@ class Ingested(msgspec.Struct, frozen=True, kw_only=True):
     failed: list[FailedFile]
     left_out: dict[str, int]
     """How many files and folders were passed over in the folders given, by the reason."""
+    without_text: int
+    """Files that are there and hold no text, so that no search finds them; 0 with `dry_run`."""
     chunks_added: int
     chunks_reused: int
     embedded: int
@@ -139,6 +141,7 @@ class Ingested(msgspec.Struct, frozen=True, kw_only=True):
             deleted=report.deleted,
             failed=[FailedFile(path, reason) for path, reason in report.failed],
             left_out={**report.left_out},
+            without_text=report.without_text,
             chunks_added=report.chunks_added,
             chunks_reused=report.chunks_reused,
             embedded=report.embedded or 0,

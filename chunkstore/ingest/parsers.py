@@ -10,7 +10,7 @@ from pathlib import Path
 
 import msgspec
 
-from chunkstore.errors import UnreadableFile
+from chunkstore.errors import FormatNotInstalled, MissingExtra, UnreadableFile
 from chunkstore.ingest.document import Document
 from chunkstore.ingest.formats.builtin import BUILTIN, PLAIN_TEXT
 from chunkstore.ingest.formats.format import Format
@@ -70,6 +70,10 @@ def parse(path: Path) -> Document:
         document = found.read(content)
     except (UnreadableFile, MemoryError):
         raise
+    except (MissingExtra, ImportError) as error:
+        raise FormatNotInstalled(
+            f"what reads a {found.title or found.name} is not installed: {error}"
+        ) from error
     except Exception as error:
         raise UnreadableFile(_damaged(found, error)) from error
     return msgspec.structs.replace(document, parser=found.fingerprint)

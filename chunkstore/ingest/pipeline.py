@@ -115,6 +115,7 @@ class _Ingestion:
             return
         if step.opened is not None:
             await self._stamp(step.source, stamp.version, step.opened, stamp.parser, stamp.chunker)
+        self._tally.without_text += stamp.chunks == 0
         self._tally.chunks_reused += stamp.chunks
         self._tally.done(step.source.key, outcome)
 
@@ -135,6 +136,7 @@ class _Ingestion:
             self._tally.failed(source.key, str(source.path), str(error))
             return
         await self._stamp(source, version.number, opened, opened.parser, fingerprint(self._cut))
+        self._tally.without_text += version.chunks == 0
         self._tally.chunks_added += version.added
         self._tally.chunks_reused += version.chunks if version.unchanged else version.reused
         self._tally.done(source.key, self._outcome(version))

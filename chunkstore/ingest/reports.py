@@ -56,6 +56,8 @@ class IngestReport(msgspec.Struct, frozen=True, kw_only=True):
     """Each path that could not be ingested, with the reason."""
     left_out: Mapping[LeftOut, int] = {}
     """How many files and folders were passed over in the folders, by the reason."""
+    without_text: int = 0
+    """Files that are there and hold no text: a version without chunks, which no search finds."""
     chunks_added: int = 0
     chunks_reused: int = 0
     embedded: int | None = None
@@ -74,6 +76,7 @@ class Tally:
 
     def __init__(self, total: int, on_progress: Callable[[Progress], None] | None) -> None:
         self.total = total
+        self.without_text = 0
         self.chunks_added = 0
         self.chunks_reused = 0
         self._counts: Counter[Outcome] = Counter()
@@ -102,6 +105,7 @@ class Tally:
             deleted=self._counts["deleted"],
             failed=tuple(sorted((_printable(path), reason) for path, reason in failed)),
             left_out=left_out,
+            without_text=self.without_text,
             chunks_added=self.chunks_added,
             chunks_reused=self.chunks_reused,
         )

@@ -27,6 +27,13 @@ from chunkstore.ingest.parsers import is_registered
 
 _TOOL_FOLDERS = frozenset({"CVS", "_darcs", "__pycache__", "node_modules"})
 _HEAD_BYTES = 8_192
+_UNREAD_DOCUMENTS = frozenset(
+    {
+        *(".doc", ".dot", ".pps", ".ppt", ".xls", ".msg", ".pub", ".vsd", ".one", ".rtf"),
+        *(".key", ".numbers", ".pages", ".djvu", ".mobi", ".ps", ".wpd"),
+    }
+)
+"""Names of files whose text somebody may miss, though it is not read here."""
 _UNUSABLE = re.compile("[\0\ud800-\udb7f\udc00-\udc7f\udd00-\udfff]")
 """Of the surrogates, those alone can stand in a path that spell the bytes of no UTF-8 text."""
 
@@ -35,6 +42,7 @@ LeftOut = Literal[
     "hidden",
     "a tool's own folder",
     "not text",
+    "a document of a format that is not read",
     "not a regular file",
     "a link out of the folder",
     "a circle of links",
@@ -162,17 +170,17 @@ def _looked_up(given: str) -> _LookedUp:
 def _walked(folder: Path, pattern: re.Pattern[str] | None) -> _LookedUp:
     walk = _Walk(folder, _prefix(folder))
     wanted: list[Source] = []
-    unwanted = 0
+    unwanted = Counter[LeftOut]()
     for source in walk.files():
         if pattern is None or pattern.fullmatch(source.key.removeprefix(walk.prefix)):
             if _is_wanted(source.path):
                 wanted.append(source)
+            elif source.path.suffix.lower() in _UNREAD_DOCUMENTS:
+                unwanted["a document of a format that is not read"] += 1
             else:
-                unwanted += 1
+                unwanted["not text"] += 1
     # What a glob does not mean is not missed.
-    left_out = Counter[LeftOut]() if pattern else walk.left_out
-    if unwanted:
-        left_out["not text"] += unwanted
+    left_out = unwanted if pattern else unwanted + walk.left_out
     root = Root(folder, walk.prefix, pattern, tuple(walk.unseen))
     return _LookedUp(wanted, walk.problems, root, left_out)
 

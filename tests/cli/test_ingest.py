@@ -55,9 +55,16 @@ def test_a_glob_is_understood(cli: Cli, docs: Path) -> None:
 def test_what_is_left_out_of_a_folder_is_counted_by_the_reason(cli: Cli, docs: Path) -> None:
     (docs / ".hidden").touch()
     (docs / "logo").write_bytes(b"\x89PNG\r\n\x1a\n\0\0\0")
+    (docs / "Letter.DOC").write_bytes(b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(600))
+    (docs / "letter.rtf").write_bytes(b"{\\rtf1 Dear reader}")
     (docs / "out.md").symlink_to("/etc/hostname")
     ended = cli("ingest", docs, "--model", MODEL, "--json")
-    assert ended.json["left_out"] == {"hidden": 1, "not text": 1, "a link out of the folder": 1}
+    assert ended.json["left_out"] == {
+        "hidden": 1,
+        "not text": 1,
+        "a document of a format that is not read": 2,
+        "a link out of the folder": 1,
+    }
     shown = cli("ingest", docs)
     assert "left out: not text" in shown.out
     assert shown.err.count("\n") == 1, "they are no problems"

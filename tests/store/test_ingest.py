@@ -92,11 +92,16 @@ async def test_a_sentence_put_in_a_file_adds_a_few_chunks_and_reuses_the_others(
     assert [version.number for version in await collection.history(WAL)] == [1, 2]
 
 
-async def test_an_empty_file_is_a_version_without_chunks(collection: Collection, tmp_path: Path) -> None:
+async def test_an_empty_file_is_a_version_without_chunks_and_counted(
+    collection: Collection, tmp_path: Path
+) -> None:
     (tmp_path / "d").mkdir()
     (tmp_path / "d" / "empty.md").touch()
-    assert numbers(await ingest(collection, [tmp_path / "d"])) == (1, 0, 0, 0, 0)
+    (tmp_path / "d" / "full.md").write_text("A sentence.")
+    report = await ingest(collection, [tmp_path / "d"])
+    assert (numbers(report), report.without_text) == ((2, 0, 0, 0, 0), 1)
     assert await latest(collection, "d/empty.md") == []
+    assert (await ingest(collection, [tmp_path / "d"])).without_text == 1
 
 
 async def test_a_file_that_comes_back_is_added_again(collection: Collection, texts: Path) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from chunkstore.errors import UnreadableFile
+from chunkstore.errors import FormatNotInstalled, MissingExtra, UnreadableFile
 from chunkstore.ingest import parsers
 from chunkstore.ingest.document import Document
 from chunkstore.ingest.formats.format import Format
@@ -91,6 +91,24 @@ def test_the_name_tells_the_format(name: str, kind: str, language: str | None, t
     document = parse(tmp_path / name)
     assert (document.text, document.kind, document.language, document.pages) == ("x", kind, language, ())
     assert is_current(document.parser)
+
+
+@pytest.mark.parametrize(
+    "error", [MissingExtra("pip install shout"), ModuleNotFoundError("No module named 'shout'")]
+)
+def test_a_format_of_ones_own_whose_library_is_missing_is_no_damaged_file(
+    error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for registry in ("_FORMATS", "_BY_NAME"):
+        monkeypatch.setattr(parsers, registry, dict(getattr(parsers, registry)))
+
+    def read(_: bytes) -> Document:
+        raise error
+
+    register(Format(name="shout", read=read, names=(".shout",)))
+    (tmp_path / "a.shout").write_text("quiet")
+    with pytest.raises(FormatNotInstalled, match=r"what reads a shout is not installed: .*shout"):
+        parse(tmp_path / "a.shout")
 
 
 def test_a_format_of_ones_own_is_registered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
