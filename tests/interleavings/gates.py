@@ -104,7 +104,7 @@ class Watch:
 
         class Watched(Answering):
             async def wait(self, gen: Any, *args: Any, **kwargs: Any) -> Any:
-                if watch.counts_on(self):
+                if watch.counts_on(self, pipelined=self._pipeline is not None):
                     await watch.pass_through(_text_of(gen), self._count)
                 try:
                     return await super().wait(gen, *args, **kwargs)
@@ -120,15 +120,17 @@ class Watch:
 
         return Watched
 
-    def counts_on(self, connection: AsyncConnection[Any]) -> bool:
-        """Whether what a connection is about to do is a statement of the side."""
-        begun = connection.pgconn.transaction_status == TransactionStatus.INTRANS
+    def counts_on(self, connection: AsyncConnection[Any], *, pipelined: bool) -> bool:
+        """Whether what a connection is about to do is a statement of the side, sent within a transaction."""
+        begun = pipelined or connection.pgconn.transaction_status == TransactionStatus.INTRANS
         return self.counts and begun and connection.info.backend_pid in self.pids
 
     async def pass_through(self, text: str, count: Callable[[str], Awaitable[None]]) -> None:
         """Passes through the gate before a statement that is sent, or stays there while it is shut."""
         if text in {"enter", "exit"}:
             return  # of a pipeline: nothing is sent
+        if text.startswith("BEGIN"):
+            return  # in one: nothing is begun before it
         self._sent += 1
         number = self._sent * INNER
         self._pass(Point(number, text))
