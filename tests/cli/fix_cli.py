@@ -5,6 +5,7 @@ import pty
 import select
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ import msgspec
 import pytest
 
 from chunkstore.cli.run import run
+from tests.forked import run_command
 
 SECONDS = 60
 MODEL = "hashing:64"
@@ -23,7 +25,7 @@ COMMAND = (sys.executable, "-m", "chunkstore.cli")
 class Result(NamedTuple):
     """How a command ended."""
 
-    code: int
+    code: int | None
     out: str
     err: str
 
@@ -31,6 +33,12 @@ class Result(NamedTuple):
     def json(self) -> Any:
         """What it printed, which must be JSON and nothing else."""
         return msgspec.json.decode(self.out)
+
+    def checked(self, expect: int | None) -> "Result":
+        """Fails where the exit code is another one, or a traceback was said."""
+        assert "Traceback" not in self.err, self.err
+        assert expect is None or self.code == expect, self
+        return self
 
 
 Called = Callable[..., Result]
@@ -68,20 +76,17 @@ class Cli:
 
     def __call__(self, *arguments: str | Path, expect: int | None = 0) -> Result:
         """Runs it to its end, and checks its exit code and that no traceback is in what it said."""
-        ended = subprocess.run(
-            [*COMMAND, *map(str, arguments)],
-            env=self.environment,
-            cwd=self.folder,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=SECONDS,
-            check=False,
-        )
-        result = Result(ended.returncode, ended.stdout, ended.stderr)
-        assert "Traceback" not in result.err, result.err
-        assert expect is None or result.code == expect, result
-        return result
+        with tempfile.TemporaryDirectory() as said:
+            result = Result(
+                *run_command([*map(str, arguments)], self.environment, self.folder, Path(said), SECONDS)
+            )
+        return result.checked(expect)
+
+    def anew(self, *arguments: str | Path, expect: int | None = 0) -> Result:
+        """The same in a process that imports everything itself, as the user's does."""
+        process = self.start(*arguments)
+        out, err = process.communicate(timeout=SECONDS)
+        return Result(process.returncode, out, err).checked(expect)
 
     def start(self, *arguments: str | Path) -> subprocess.Popen[str]:
         """Starts it."""

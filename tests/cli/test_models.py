@@ -11,14 +11,14 @@ from chunkstore.models.kinds import KINDS, Kind
 from tests.cli.fix_cli import Called, Cli
 
 
-def without(folder: Path, *modules: str) -> Cli:
+def without(folder: Path, *modules: str) -> Called:
     """The command in a process in which these modules are not installed."""
     hiding = folder / "hiding"
     hiding.mkdir()
     (hiding / "sitecustomize.py").write_text(f"import sys\nsys.modules.update(dict.fromkeys({modules!r}))\n")
     cli = Cli(folder)
     cli.environment["PYTHONPATH"] = os.pathsep.join([str(hiding), cli.environment["PYTHONPATH"]])
-    return cli
+    return cli.anew
 
 
 def test_every_kind_is_listed_with_what_it_is_and_what_runs_it(called: Called) -> None:

@@ -1,6 +1,5 @@
 """Fixtures that give a server of the test's own, a store on it, and real processes around it to be killed."""
 
-import multiprocessing
 import os
 import signal
 import tempfile
@@ -16,12 +15,9 @@ from chunkstore.collection import Collection
 from chunkstore.store import ChunkStore
 from tests.faults.models import MODEL
 from tests.faults.processes import COLLECTION, Where, run
+from tests.forked import FORKED
 
 EXIT_SECONDS = 40
-
-# Forked from a process that has imported everything already, so that a restart takes no second.
-FORKED = multiprocessing.get_context("forkserver")
-FORKED.set_forkserver_preload(["tests.faults.processes"])
 
 
 class Process:

@@ -10,8 +10,9 @@ from pathlib import Path
 import anyio
 import psutil
 
-from tests.faults.fix_processes import FORKED, Process
+from tests.faults.fix_processes import Process
 from tests.faults.processes import Where
+from tests.forked import FORKED
 from tests.soak.roles import run_soaked
 
 ROLES = {
@@ -25,8 +26,6 @@ ROLES = {
     "operate": 1,
 }
 """How many of each run. Those of even numbers, and two of the singles, reach the server by the proxy."""
-
-FORKED.set_forkserver_preload(["tests.soak.roles"])
 
 _BY_PROXY_TOO = ("embed-other", "operate")
 _LOOK_SECONDS = 0.2
