@@ -2,13 +2,16 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 
-.PHONY: run test lint bench audit docs model soak .venv
+.PHONY: run test slow lint bench audit docs model soak .venv
 
 run: .venv/light
 	$(BIN)/python examples/quickstart.py $(DOCS)
 
 test: .venv
 	$(BIN)/python -m pytest
+
+slow: .venv
+	$(BIN)/python -m pytest -m "slow and not soak"
 
 lint: .venv
 	$(BIN)/ruff check && $(BIN)/ruff format --check && $(BIN)/pyright && $(BIN)/lint-imports

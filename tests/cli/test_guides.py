@@ -17,6 +17,8 @@ from chunkstore.models.local import minilm_path
 from tests.cli.fix_cli import COMMAND, Cli
 from tests.fix_endpoint import Endpoint, failing, good, when
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 HOWTO = ROOT / "docs" / "howto"
 ADDRESS = "http://127.0.0.1:8080/v1"

@@ -14,6 +14,8 @@ from chunkstore.ingest.pipeline import APPENDED_AT_ONCE
 from chunkstore.ingest.workers import cores
 from tests.cli.fix_cli import COMMAND, MODEL, Cli, Running
 
+pytestmark = pytest.mark.slow
+
 FILES = 400
 IN_HAND = cores() + APPENDED_AT_ONCE
 

@@ -11,6 +11,8 @@ from chunkstore.sync import ChunkStore
 from tests.cli.fix_cli import Cli
 from tests.unit.models.fix_folders import save
 
+pytestmark = pytest.mark.slow
+
 SEARCH = """
 import sys
 from chunkstore.cli.run import run

@@ -30,6 +30,8 @@ from tests.faults.models import MODEL, Held
 from tests.faults.processes import COLLECTION
 from tests.faults.stamped import KEYS, broken, chunks_of
 
+pytestmark = pytest.mark.slow
+
 SCHEMA = "faults"
 Door = Callable[[], AbstractAsyncContextManager[AsyncConnection]]
 

@@ -16,6 +16,8 @@ from tests.faults.processes import Where
 from tests.faults.proxy import To
 from tests.faults.siege import WORKER, Siege, besieging
 
+pytestmark = pytest.mark.slow
+
 Fault = Callable[[Siege], AbstractAsyncContextManager[None]]
 
 

@@ -25,6 +25,7 @@ async def every_file_is_whole(store: ChunkStore, files: Collection, keys: list[s
     assert broken(hits, keys) == []
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(150)
 async def test_two_processes_write_the_same_new_key_a_hundred_times(
     store: ChunkStore, files: Collection, fleet: Fleet

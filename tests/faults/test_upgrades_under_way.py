@@ -21,6 +21,8 @@ from tests.faults.asking import ALL_ACTIVE, until, value
 from tests.faults.fix_processes import Fleet
 from tests.faults.stamped import KEYS, broken, chunks_of
 
+pytestmark = pytest.mark.slow
+
 ROLES = ("upload", "consume", "project", "collect")
 
 TABLES = ("versions", "chunks", "leases")

@@ -48,6 +48,7 @@ def play(played: Arena, how: settings) -> None:
     run_state_machine_as_test(lambda: RandomHistory(played), settings=how)  # pyright: ignore[reportArgumentType]
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_after_each_step_of_a_random_history_the_store_is_what_the_model_says(
     dsn: str, monkeypatch: pytest.MonkeyPatch
@@ -56,6 +57,7 @@ def test_after_each_step_of_a_random_history_the_store_is_what_the_model_says(
         play(played, STABLE)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("hole", HOLES)
 def test_a_random_history_finds_a_hole(dsn: str, monkeypatch: pytest.MonkeyPatch, hole: str) -> None:

@@ -29,6 +29,8 @@ from projections.projector import Projector
 from projections.verify import verify
 from tests.faults.asking import until
 
+pytestmark = pytest.mark.slow
+
 REFUSED = "refused"
 
 

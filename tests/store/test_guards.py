@@ -7,7 +7,7 @@ from projections.indexes import INDEXES, drop_snapshot
 
 async def test_an_idle_transaction_that_guards_a_build_holds_no_snapshot(database: Database) -> None:
     async with database.transaction() as guard:
-        assert await rows.fetch_value(guard, INDEXES.try_lock, {"index": "any"})
+        assert await rows.fetch_value(guard, INDEXES.try_lock, {"index": "any", "table": "any"})
         await drop_snapshot(guard)
         async with database.connection() as other:
             held = await rows.fetch_value(

@@ -60,6 +60,7 @@ async def test_a_file_that_harms_its_reader_fails_and_the_others_go_in(
     assert report.added == 10
 
 
+@pytest.mark.slow
 async def test_many_bad_files_at_once_are_a_line_each(collection: Collection, folder: Path) -> None:
     contents = ("crash", "raise", "bomb", "abort", "exit", "quit", "hang")
     for i, content in enumerate(contents * 2):
@@ -129,7 +130,11 @@ def dies_late(document: Document) -> "list[Chunk] | object":
 
 
 @pytest.mark.parametrize(
-    ("end", "reason"), [("crash", "parser crashed: SIGSEGV"), ("hang", "parser killed after 6 s")]
+    ("end", "reason"),
+    [
+        ("crash", "parser crashed: SIGSEGV"),
+        pytest.param("hang", "parser killed after 6 s", marks=pytest.mark.slow),
+    ],
 )
 async def test_a_file_whose_reader_dies_half_way_leaves_no_version(
     collection: Collection, tmp_path: Path, end: str, reason: str
@@ -143,6 +148,7 @@ async def test_a_file_whose_reader_dies_half_way_leaves_no_version(
     assert [version.state for version in history] == ["abandoned"]
 
 
+@pytest.mark.slow
 async def test_the_chunks_of_a_large_file_never_lie_all_in_memory(
     collection: Collection, tmp_path: Path
 ) -> None:

@@ -17,7 +17,7 @@ from tests.unit.models.fix_folders import save
 
 __all__ = ["store"]
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")

@@ -102,6 +102,49 @@ def test_migrating_applies_all_once(dsn: str, empty_schema: str) -> None:
     assert migrate.apply(Dsn(dsn), empty_schema) == []
 
 
+SHAPE = """
+SELECT 'column', c.relname, a.attname, format_type(a.atttypid, a.atttypmod), a.attnotnull::text,
+       a.attstattarget::text
+FROM pg_class c
+JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0
+WHERE c.relnamespace = to_regnamespace(%(schema)s)
+UNION ALL
+SELECT 'function', p.oid::regprocedure::text, p.prosrc, p.provolatile::text, p.prosecdef::text,
+       p.proconfig::text
+FROM pg_proc p
+WHERE p.pronamespace = to_regnamespace(%(schema)s)
+UNION ALL
+SELECT 'constraint', conname, pg_get_constraintdef(oid), NULL, NULL, NULL
+FROM pg_constraint
+WHERE connamespace = to_regnamespace(%(schema)s)
+UNION ALL
+SELECT 'trigger', tgrelid::regclass::text, pg_get_triggerdef(oid), NULL, NULL, NULL
+FROM pg_trigger
+WHERE tgrelid IN (SELECT oid FROM pg_class WHERE relnamespace = to_regnamespace(%(schema)s))
+UNION ALL
+SELECT 'relation', relname, relkind::text, reloptions::text, relacl::text, relrowsecurity::text
+FROM pg_class
+WHERE relnamespace = to_regnamespace(%(schema)s)
+ORDER BY 1, 2, 3
+"""
+
+
+def _shape(dsn: str, schema: str) -> list[str]:
+    with psycopg.connect(dsn) as connection:
+        found = connection.execute(SHAPE, {"schema": schema}).fetchall()
+    return [repr(row).replace(f"{schema}.", "") for row in found if not str(row[1]).startswith("pg_toast")]
+
+
+def test_the_schemas_of_the_tests_are_what_migrating_makes(
+    dsn: str, schema: str, empty_schema_too: str
+) -> None:
+    migrate.apply(Dsn(dsn), empty_schema_too)
+    assert migrate.apply(Dsn(dsn), schema) == []
+    made = _shape(dsn, schema)
+    assert len(made) > 300
+    assert made == _shape(dsn, empty_schema_too)
+
+
 def test_ten_processes_at_once_migrate_two_schemas_of_an_empty_database(
     empty_database: str,
 ) -> None:

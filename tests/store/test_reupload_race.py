@@ -18,6 +18,7 @@ async def outcomes() -> dict[str, Outcome]:
     return await race_all(seconds=1.0)
 
 
+@pytest.mark.slow
 async def test_the_usual_pipeline_loses_what_the_race_is_about(outcomes: dict[str, Outcome]) -> None:
     usual = outcomes["usual, text in job"]
     assert usual.violations > 0
@@ -25,6 +26,7 @@ async def test_the_usual_pipeline_loses_what_the_race_is_about(outcomes: dict[st
     assert usual.waste.not_read.texts > 0
 
 
+@pytest.mark.slow
 async def test_here_nothing_is_violated_half_read_or_embedded_when_it_could_be_known_to_be_in_vain(
     outcomes: dict[str, Outcome],
 ) -> None:
@@ -35,6 +37,7 @@ async def test_here_nothing_is_violated_half_read_or_embedded_when_it_could_be_k
     assert (ours.violations, ours.half, ours.waste.not_read.texts) == (0, 0, 0)
 
 
+@pytest.mark.slow
 async def test_here_a_worker_embeds_at_most_the_batches_in_flight_of_an_upload_that_was_replaced(
     outcomes: dict[str, Outcome],
 ) -> None:
