@@ -133,12 +133,16 @@ class Database:
         places = ", ".join(f"set_config('{name}', %({name})s, true)" for name in settings)
         async with self._lent() as connection:
             cursor = connection.cursor(binary=True, row_factory=kwargs_row(row))
-            async with connection.pipeline():
-                await connection.execute(READ_COMMITTED, prepare=True)
-                await connection.execute(f"SELECT {places}".encode(), settings)
-                await cursor.execute(statement, params)
-                await connection.execute(b"COMMIT", prepare=True)
-            return await cursor.fetchall()
+            try:
+                async with connection.pipeline():
+                    await connection.execute(READ_COMMITTED, prepare=True)
+                    await connection.execute(f"SELECT {places}".encode(), settings)
+                    await cursor.execute(statement, params)
+                    await connection.execute(b"COMMIT", prepare=True)
+                return await cursor.fetchall()
+            except anyio.get_cancelled_exc_class():
+                await connection.close()  # to leave the pipeline was cancelled as well
+                raise
 
     @asynccontextmanager
     async def _transaction(self, begin: bytes) -> AsyncIterator[AsyncConnection]:

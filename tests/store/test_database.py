@@ -1,10 +1,12 @@
 """The pool and its transactions (rule 1), and what its users read when something is wrong."""
 
+import asyncio
 import logging
 import socket
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 from uuid import uuid4
 
@@ -14,6 +16,7 @@ import pytest
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
+from chunkstore.answers import Answering
 from chunkstore.database import Database
 from chunkstore.dsn import Dsn
 from chunkstore.errors import (
@@ -220,6 +223,38 @@ async def test_a_cancelled_question_is_given_up_and_the_next_one_answered(dsn: s
             assert scope.cancelled_caught
             with anyio.fail_after(20):
                 assert (await asked(database, SETTINGS, seconds=0))[0]["schema"] == schema
+
+
+@pytest.mark.parametrize("step", range(1, 7))
+async def test_a_cancelled_question_gives_its_connection_up_whose_pipeline_may_not_be_left(
+    dsn: str, schema: str, step: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with await Database.open(dsn, schema=schema, max_size=1) as database:
+        await asked(database, SETTINGS, seconds=0)
+        async with database.transaction() as connection:
+            pass
+        # Once, as asyncio cancels: anyio's cancellation comes again and again, and mostly ends a connection.
+        task = asyncio.create_task(asked(database, SETTINGS, seconds=60))
+        with monkeypatch.context() as patch, pytest.raises(asyncio.CancelledError):
+            patch.setattr(Answering, "wait", cancelling(task, step))
+            await task
+        assert connection.closed
+        with anyio.fail_after(20):
+            assert (await asked(database, SETTINGS, seconds=0))[0]["schema"] == schema
+
+
+def cancelling(task: asyncio.Task[Any], step: int) -> Callable[..., Awaitable[object]]:
+    """A `wait` during whose `step`-th call the task is cancelled."""
+    original, count = Answering.wait, 0
+
+    async def wait(connection: Answering, *args: object) -> object:
+        nonlocal count
+        count += 1
+        if count == step:
+            task.cancel()
+        return await original(connection, *args)
+
+    return wait
 
 
 async def test_a_lost_connection_of_a_question_is_told_apart_and_the_next_one_answered(

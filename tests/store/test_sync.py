@@ -14,6 +14,7 @@ import pytest
 from chunkstore import store, sync
 from chunkstore.errors import InvalidInput, UnknownCollection, UnknownFile
 from chunkstore.model import Chunk
+from tests.forked import FORKED
 
 MODEL = "hashing:8"
 TWINS = [(store.ChunkStore, sync.ChunkStore), (store.Collection, sync.Collection)]
@@ -159,17 +160,27 @@ def test_an_error_in_the_iterable_appends_nothing(notes: sync.Collection) -> Non
     assert list(notes.keys()) == []
 
 
-def test_ctrl_c_in_the_iterable_appends_nothing(notes: sync.Collection) -> None:
+def test_ctrl_c_in_the_iterable_appends_nothing(dsn: str, schema: str) -> None:
+    # In a process of its own, so that its Ctrl-C is nobody else's.
+    process = FORKED.Process(target=append_and_interrupt, args=(dsn, schema))
+    process.start()
+    process.join(60)
+    assert process.exitcode == 0
+
+
+def append_and_interrupt(dsn: str, schema: str) -> None:
     def chunks() -> Iterator[Chunk]:
         for i in range(300):
             yield Chunk(f"line {i}")
         signal.raise_signal(signal.SIGINT)
         yield Chunk("never reached")
 
-    with pytest.raises(KeyboardInterrupt):
-        notes.append("a", chunks())
-    assert list(notes.keys()) == []
-    assert notes.append("a", [Chunk("after")]).number >= 1
+    with sync.ChunkStore.open(dsn, schema=schema) as store:
+        notes = store.collection("notes", model=MODEL)
+        with pytest.raises(KeyboardInterrupt):
+            notes.append("a", chunks())
+        assert list(notes.keys()) == []
+        assert notes.append("a", [Chunk("after")]).number >= 1
 
 
 def test_an_append_that_fails_early_does_not_wait_for_the_rest(notes: sync.Collection) -> None:
