@@ -92,11 +92,15 @@ async def in_hand(
 
     So equal texts that come at once are embedded once, whoever embeds them.
     """
-    shared = {chunk.text_hash for chunk in wanted if chunk.has_twin}
+    shared = list({(chunk.collection, chunk.text_hash) for chunk in wanted if chunk.has_twin})
     if not shared:
         return set()
     await conn.execute(EMBEDDINGS.decide_in_turn, {"group": lease.group})
-    params = lease.key | {"model": model, "text_hashes": list(shared)}
+    params = lease.key | {
+        "model": model,
+        "collections": [collection for collection, _ in shared],
+        "text_hashes": [text_hash for _, text_hash in shared],
+    }
     found = await rows.fetch_all(conn, EMBEDDINGS.in_hand, params, row=_InHand)
     return {(row.collection, row.text_hash) for row in found}
 

@@ -11,6 +11,7 @@ import socket
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from threading import Lock
+from time import sleep
 from typing import Any, Protocol, TypeVar
 from uuid import uuid4
 
@@ -34,6 +35,7 @@ R = TypeVar("R")
 _RELEASE_SECONDS = 5
 _RANGES_AHEAD = 2
 """Ranges that are read and not yet through the model: the one in it, and the next."""
+_HANDOVER_SECONDS = 0.0003
 _SETTLING = 2
 """Ranges that are stored at once: one is written while another's commit waits for the disk."""
 
@@ -201,6 +203,8 @@ class Loop:
                 self._breaker.failed(error)
                 raise
             self._breaker.succeeded()
+        # Lets go of the interpreter too: the next call begins before this one's answer is looked at.
+        sleep(_HANDOVER_SECONDS)
 
     async def _settle(
         self, worked: MemoryObjectReceiveStream[tuple[Lease, Any, Any]], waiting: Waiting, stop: anyio.Event

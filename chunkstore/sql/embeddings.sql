@@ -108,15 +108,21 @@ SELECT pg_advisory_xact_lock(hashtextextended(current_schema() || %(group)s, 0))
 
 -- name: in_hand
 -- Those of these texts, by collection, that need not be embedded here: a chunk of the same text is in a range
--- that another lease holds, or has got its embedding since the range was read.
+-- that another lease holds, or has got its embedding since the range was read. OFFSET 0, LIMIT 1 and subqueries
+-- keep it to probes, whatever the planner takes the tables' sizes to be: to hash or merge one is to read it whole.
 WITH held AS MATERIALIZED (
     SELECT DISTINCT c.chunk_id
     FROM leases l
-    JOIN events e ON e.partition = l.partition
-                 AND e.last_offset >= l.lo
-                 AND e.last_offset < l.hi + 1024
-                 AND e.last_offset - e.n + 1 < l.hi
-                 AND e.type = 'chunks_appended'
+    CROSS JOIN LATERAL (
+        SELECT *
+        FROM events
+        WHERE partition = l.partition
+          AND last_offset >= l.lo
+          AND last_offset < l.hi + 1024
+          AND last_offset - n + 1 < l.hi
+          AND type = 'chunks_appended'
+        OFFSET 0
+    ) AS e
     CROSS JOIN LATERAL (
         SELECT coalesce(e.chunks[i], e.first_chunk + i - 1) AS chunk_id
         FROM generate_series(
@@ -135,15 +141,20 @@ WITH held AS MATERIALIZED (
 )
 SELECT f.collection, c.text_hash
 FROM held h
-JOIN chunks c USING (chunk_id)
-JOIN files f ON f.file = c.file
+CROSS JOIN LATERAL (SELECT file, text_hash FROM chunks WHERE chunk_id = h.chunk_id OFFSET 0) AS c
+CROSS JOIN LATERAL (SELECT collection FROM files WHERE file = c.file OFFSET 0) AS f
 WHERE c.text_hash = ANY (%(text_hashes)s::bytea[])
 UNION
-SELECT f.collection, c.text_hash
-FROM chunks c
-JOIN embeddings e ON e.chunk_id = c.chunk_id AND e.model = %(model)s
-JOIN files f ON f.file = c.file
-WHERE c.text_hash = ANY (%(text_hashes)s::bytea[]);
+SELECT t.collection, t.text_hash
+FROM unnest(%(collections)s::integer[], %(text_hashes)s::bytea[]) AS t (collection, text_hash)
+CROSS JOIN LATERAL (
+    SELECT
+    FROM chunks c
+    WHERE c.text_hash = t.text_hash
+      AND (SELECT f.collection FROM files f WHERE f.file = c.file) = t.collection
+      AND (SELECT true FROM embeddings e WHERE e.chunk_id = c.chunk_id AND e.model = %(model)s)
+    LIMIT 1
+) AS embedded;
 
 -- name: copies
 -- Vectors of the model that are to be copied; one that was collected or erased since the read is missing.

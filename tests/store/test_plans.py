@@ -34,6 +34,11 @@ HOT: dict[str, tuple[bytes, dict[str, Any], set[str]]] = {
         },
     ),
     "read copies": (EMBEDDINGS.copies, {"sources": Bigints([1]), "model": 1}, {"embeddings_pkey"}),
+    "leave texts that others have in hand": (
+        EMBEDDINGS.in_hand,
+        {"group": "embed:1", "partition": 0, "lo": 0, "model": 1, "collections": [1], "text_hashes": [b"0"]},
+        {"events_chunks_appended", "chunks_pkey", "chunks_by_text", "files_pkey", "embeddings_pkey"},
+    ),
     "read a file's state": (
         VERSIONS.state,
         {"file": 1, "idempotency_key": None},
@@ -56,6 +61,18 @@ async def test_a_hot_statement_goes_by_its_indexes(collection: Collection, name:
     plan = await explained(collection.store, statement, params)
     assert {index for index in indexes if index in plan} == indexes, plan
     assert "Seq Scan" not in plan, plan
+
+
+async def test_texts_in_hand_are_found_by_probes_alone(collection: Collection) -> None:
+    statement, params, _ = HOT["leave texts that others have in hand"]
+    await embed_many(collection, 2000)
+    async with collection.store.database.connection() as conn:
+        await conn.execute("ANALYZE")
+    # Of many texts: the more there are, the sooner a planner that is free would read a table whole.
+    params = params | {"collections": [1] * 1000, "text_hashes": [b"%d" % i for i in range(1000)]}
+    plan = await explained(collection.store, statement, params)
+    assert not re.search(r"Hash \w*Join|Merge \w*Join", plan.replace("Nested Loop", "")), plan
+    assert "files_collection_key_key" not in plan, plan
 
 
 @pytest.mark.parametrize(
