@@ -22,7 +22,7 @@ from projections.verify import verify
 from tests.faults.asking import until, value, values
 from tests.faults.models import MODEL
 
-pytestmark = pytest.mark.timeout(100)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(100)]
 
 DAY_OFF = pytest.mark.parametrize("clock", ["+1d", pytest.param("-1d", marks=pytest.mark.soak)])
 

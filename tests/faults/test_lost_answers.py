@@ -14,7 +14,7 @@ from chunkstore.errors import ServerUnreachable
 from tests.faults.proxy import Proxy, To, proxying
 from tests.fix_server import Server
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(60)]
 
 
 @pytest.fixture

@@ -17,6 +17,8 @@ from chunkstore.store import ChunkStore
 from tests.faults.asking import ALL_ACTIVE, until, value
 from tests.faults.fix_processes import Fleet
 
+pytestmark = pytest.mark.slow
+
 
 def started(env: dict[str, str]) -> subprocess.Popen[bytes]:
     """The command in a process of its own."""
