@@ -161,7 +161,9 @@ class Proxy:
             link.cut()
 
     def _sockets(self) -> list[socket.socket]:
-        return [self._listener, *(link.client.get_extra_info("socket") for link in self._links)]
+        """Those that are open: a link that was cut is known until both its sides have heard of it."""
+        sockets = [self._listener, *(link.client.get_extra_info("socket") for link in self._links)]
+        return [sock for sock in sockets if sock.fileno() >= 0]
 
 
 @asynccontextmanager
