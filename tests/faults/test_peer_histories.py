@@ -24,6 +24,8 @@ from projections.verify import verify
 from tests.faults.asking import until, value, values
 from tests.faults.models import MODEL, Held
 
+pytestmark = pytest.mark.slow
+
 WAITS_FOR_A_LOCK = "SELECT count(*) > 0 FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
 
 

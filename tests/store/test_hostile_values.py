@@ -154,6 +154,7 @@ def test_what_is_text_and_json_is_kept_and_all_else_is_refused(run: Run, given: 
         words, st.recursive(numbers | words, lambda i: st.lists(i) | st.dictionaries(words, i))
     )
 )
+@pytest.mark.slow
 @many
 def test_metadata_comes_out_as_it_went_in(run: Run, metadata: Any) -> None:
     async def attempt(collection: Collection) -> None:

@@ -90,6 +90,7 @@ IN_THE_FOLDER: dict[str, tuple[Make, str | None]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", IN_THE_FOLDER)
 async def test_what_a_folder_may_hold_stops_nobody(collection: Collection, folder: Path, case: str) -> None:
     make, said = IN_THE_FOLDER[case]

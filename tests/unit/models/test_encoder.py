@@ -146,6 +146,7 @@ def test_counts_do_not_depend_on_what_was_read_or_counted_before(model: EncoderM
         assert model.count_tokens(texts[first : first + 5] * 2) == expected[first : first + 5] * 2
 
 
+@pytest.mark.slow
 def test_calls_from_several_threads_do_not_mix(model: EncoderModel) -> None:
     alone = [model.embed([text] * 3)[0] for text in REAL]
     with ThreadPoolExecutor(8) as pool:
