@@ -4,6 +4,7 @@ Nothing that was answered is lost, nothing that was refused is there, and what w
 or not at all.
 """
 
+import sys
 from collections.abc import AsyncIterator, Sequence
 
 from chunkstore.collection import Collection
@@ -200,5 +201,8 @@ def _broken(report: VerifyReport) -> list[str]:
 
 
 def left_over(report: VerifyReport) -> dict[str, int]:
-    """What the collector and the projector should have cleared away."""
+    """What the collector and the projector should have cleared away; which rows that are is printed."""
+    for check in report.checks:
+        if check.pending and check.count:
+            print(f"left over: {check.name}: {check.violations[:5]}", file=sys.stderr)
     return {check.name.replace("_", " "): check.count for check in report.checks if check.pending}
