@@ -41,7 +41,7 @@ class _Table(msgspec.Struct, frozen=True):
     search_table: str
     valid: bool
     leftovers: list[str]
-    """Vector indexes that a killed rebuild left beside the one."""
+    """Vector indexes that a killed build left invalid, or a killed rebuild beside the one."""
     live: int
     dead: int
     own: bool

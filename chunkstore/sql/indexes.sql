@@ -2,7 +2,10 @@
 -- The search tables of a model, with whether their index is valid, and what killed rebuilds left beside it.
 SELECT cm.collection, cm.model, m.dimensions, m.distance, cm.search_table,
        coalesce(bool_or(x.indisvalid) FILTER (WHERE i.relname = cm.search_table || '_hnsw'), false) AS valid,
-       coalesce(array_agg(i.relname::text) FILTER (WHERE i.relname <> cm.search_table || '_hnsw'), '{}')
+       coalesce(
+           array_agg(i.relname::text) FILTER (WHERE i.relname <> cm.search_table || '_hnsw' OR NOT x.indisvalid),
+           '{}'
+       )
            AS leftovers,
        coalesce(pg_stat_get_live_tuples(t.oid), 0) AS live,
        coalesce(pg_stat_get_dead_tuples(t.oid), 0) AS dead,

@@ -79,6 +79,22 @@ async def test_a_rebuild_that_outlives_its_process_is_left_alone(
     assert (hits.exact, hits[0].content) == (False, "text number 77")
 
 
+async def test_what_a_killed_build_left_goes_though_the_table_needs_no_index(
+    store: ChunkStore, files: Collection
+) -> None:
+    await files.append("doc", [Chunk(f"text number {number}") for number in range(20)])
+    await EmbeddingConsumer(store, MODEL).run(drain=True)
+    create = "CREATE INDEX search_1_1_hnsw ON search_1_1 USING hnsw (embedding halfvec_cosine_ops)"
+    async with store.database.connection() as conn:
+        await conn.execute(create.encode())
+        await conn.execute(
+            "UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'search_1_1_hnsw'::regclass"
+        )
+    assert await value(store, BROKEN)
+    await Projector(store, MODEL.name).run(drain=True)
+    assert not await value(store, "SELECT to_regclass('search_1_1_hnsw') IS NOT NULL")
+
+
 async def rebuilt_by_nobody(store: ChunkStore) -> None:
     async with store.database.connection() as conn:
         await conn.execute("REINDEX INDEX CONCURRENTLY search_1_1_hnsw")
