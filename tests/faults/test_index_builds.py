@@ -30,12 +30,18 @@ WHERE query LIKE '%CREATE INDEX CONCURRENTLY%'
 """
 
 
-async def test_a_killed_build_leaves_searches_exact_and_is_done_again(
-    store: ChunkStore, files: Collection, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+async def embedded(store: ChunkStore, files: Collection, monkeypatch: pytest.MonkeyPatch) -> Collection:
+    """200 chunks that are embedded and not active yet, where an index is due from 100 on."""
     monkeypatch.setattr(indexes, "INDEX_FROM_ROWS", 100)
     await files.append("doc", [Chunk(f"text number {number}") for number in range(200)])
     await EmbeddingConsumer(store, MODEL).run(drain=True)
+    return files
+
+
+async def test_a_killed_build_leaves_searches_exact_and_is_done_again(
+    store: ChunkStore, embedded: Collection
+) -> None:
     projector, stop = Projector(store, MODEL.name), anyio.Event()
     async with store.database.connection() as writer, anyio.create_task_group() as tasks:
         await writer.execute("BEGIN")
@@ -43,7 +49,7 @@ async def test_a_killed_build_leaves_searches_exact_and_is_done_again(
         await writer.execute("LOCK TABLE search_1_1 IN ROW EXCLUSIVE MODE")
         tasks.start_soon(lambda: projector.run(stop=stop))
         await until(store, BROKEN)
-        hits = await files.search("text number 77", k=3)
+        hits = await embedded.search("text number 77", k=3)
         assert (hits.exact, hits[0].content) == (True, "text number 77")
         assert await value(store, KILL) == 1
         await until(store, BROKEN)
@@ -52,16 +58,13 @@ async def test_a_killed_build_leaves_searches_exact_and_is_done_again(
             while projector.report.indexes_built < 1:
                 await anyio.lowlevel.checkpoint()
         stop.set()
-    hits = await files.search("text number 77", k=3)
+    hits = await embedded.search("text number 77", k=3)
     assert (hits.exact, hits[0].content) == (False, "text number 77")
 
 
 async def test_a_rebuild_that_outlives_its_process_is_left_alone(
-    store: ChunkStore, files: Collection, monkeypatch: pytest.MonkeyPatch
+    store: ChunkStore, embedded: Collection
 ) -> None:
-    monkeypatch.setattr(indexes, "INDEX_FROM_ROWS", 100)
-    await files.append("doc", [Chunk(f"text number {number}") for number in range(200)])
-    await EmbeddingConsumer(store, MODEL).run(drain=True)
     await Projector(store, MODEL.name).run(drain=True)
     async with store.database.connection() as writer, anyio.create_task_group() as tasks:
         await writer.execute("BEGIN")
@@ -75,7 +78,7 @@ async def test_a_rebuild_that_outlives_its_process_is_left_alone(
         assert await value(store, BESIDE)
         await writer.execute("COMMIT")
     assert not await value(store, BESIDE)
-    hits = await files.search("text number 77", k=3)
+    hits = await embedded.search("text number 77", k=3)
     assert (hits.exact, hits[0].content) == (False, "text number 77")
 
 
@@ -101,11 +104,8 @@ async def rebuilt_by_nobody(store: ChunkStore) -> None:
 
 
 async def test_no_switch_waits_for_a_build_and_neither_does_a_stop(
-    store: ChunkStore, files: Collection, monkeypatch: pytest.MonkeyPatch
+    store: ChunkStore, embedded: Collection
 ) -> None:
-    monkeypatch.setattr(indexes, "INDEX_FROM_ROWS", 100)
-    await files.append("doc", [Chunk(f"text number {number}") for number in range(200)])
-    await EmbeddingConsumer(store, MODEL).run(drain=True)
     stop = anyio.Event()
     async with store.database.connection() as writer:
         await writer.execute("BEGIN")
@@ -113,9 +113,9 @@ async def test_no_switch_waits_for_a_build_and_neither_does_a_stop(
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(lambda: Projector(store, MODEL.name).run(stop=stop))
             await until(store, BROKEN)
-            version = await files.append("other", [Chunk("text of another")])
+            version = await embedded.append("other", [Chunk("text of another")])
             await EmbeddingConsumer(store, MODEL).run(drain=True)
-            await files.wait_until_active(version, timeout=30)
+            await embedded.wait_until_active(version, timeout=30)
             stop.set()
         assert await value(store, BROKEN)
         await writer.execute("COMMIT")
