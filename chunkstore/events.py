@@ -33,6 +33,8 @@ class VersionCommitted(Event, frozen=True, kw_only=True, tag="version_committed"
 
     target: bool
     tombstone: bool = False
+    replaced: int | None = None
+    """The target until then, where a rollback held it."""
 
 
 class VersionAbandoned(Event, frozen=True, kw_only=True, tag="version_abandoned"):

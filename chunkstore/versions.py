@@ -275,8 +275,10 @@ async def log_version(
 
 def committed_event(state: FileState, version: int, *, tombstone: bool = False) -> VersionCommitted:
     """The event of a commit; it becomes the target unless a higher version came first."""
+    if version < state.latest:
+        return VersionCommitted(file=state.file, version=version, target=False, tombstone=tombstone)
     return VersionCommitted(
-        file=state.file, version=version, target=version > state.latest, tombstone=tombstone
+        file=state.file, version=version, target=True, tombstone=tombstone, replaced=state.rolled_back_to
     )
 
 

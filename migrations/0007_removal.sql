@@ -52,6 +52,8 @@ $$;
 -- version lists. What is reachable is found once for all of them, because it costs a look through the file.
 -- Chunks that somebody holds are skipped; a segment goes only with its last unreachable chunk, so that an
 -- interrupted sweep loses nothing. `finished` says that the file has no garbage left.
+-- Chunks that stay may have superseded search rows on the swept versions' account. The projector, where it has
+-- still to read of the switch, cannot tell any more which, so they go here (rule 18).
 CREATE FUNCTION sweep_segments(
     _file bigint, _segments integer, _limit integer, OUT swept integer, OUT skipped integer, OUT finished boolean
 )
@@ -61,6 +63,7 @@ DECLARE
     _live        bigint[];
     _garbage     bigint[];
     _named       bigint[];
+    _reachable   bigint[];
     _unreachable bigint[];
     _locked      bigint[];
 BEGIN
@@ -88,6 +91,15 @@ BEGIN
         LIMIT _segments
     );
     IF _garbage = '{}' THEN
+        PERFORM remove_superseded(cm.model, _file, departed(_file, ARRAY(
+            SELECT DISTINCT s.segment
+            FROM versions v
+            CROSS JOIN LATERAL unnest(v.segments) AS s (segment)
+            WHERE v.file = _file AND v.state IN ('abandoned', 'collected')
+        ), needed_segments(_file)))
+        FROM collection_models cm
+        WHERE cm.collection = _collection
+        ORDER BY cm.model;
         UPDATE versions
         SET segments = '{}', base_ordinals = '{}', base_chars = '{}', base_pages = '{}', base_lines = '{}'
         WHERE file = _file AND state IN ('abandoned', 'collected') AND segments <> '{}';
@@ -96,7 +108,12 @@ BEGIN
     END IF;
 
     _named := ARRAY(SELECT DISTINCT unnest(s.chunks) FROM segments s WHERE s.segment = ANY (_garbage));
-    _unreachable := ARRAY(SELECT unnest(_named) EXCEPT SELECT unnest(named_by(_file, _live, _named)));
+    _reachable := named_by(_file, _live, _named);
+    PERFORM remove_superseded(cm.model, _file, _reachable)
+    FROM collection_models cm
+    WHERE cm.collection = _collection AND _reachable <> '{}'
+    ORDER BY cm.model;
+    _unreachable := ARRAY(SELECT unnest(_named) EXCEPT SELECT unnest(_reachable));
     SELECT coalesce(array_agg(locked.chunk_id), '{}')
     INTO _locked
     FROM (

@@ -185,6 +185,8 @@ class Projector:
                 return await active.clear_left_behind(
                     self._database, model, FileId(file), event.previous, version
                 )
+            case VersionCommitted(file=int() as file, version=int() as version, replaced=int() as rolled_to):
+                return await active.clear_left_behind(self._database, model, FileId(file), rolled_to, version)
             case (
                 VersionCommitted(file=int() as file, version=int() as version, target=False)
                 | VersionAbandoned(file=int() as file, version=int() as version)

@@ -8,6 +8,7 @@ from chunkstore.chunks import prepare
 from chunkstore.events import ModelAdded
 from chunkstore.manifests import Segmenter
 from chunkstore.model import Chunk, ChunkId
+from projections.collector import collect
 from projections.projector import Projector
 from tests.store.rules.fix_interleave import Session, World
 
@@ -486,3 +487,74 @@ async def test_without_rule_18_what_a_rollback_overtook_stays(world: World) -> N
     world.without_python(Projector, "_clear", "case TargetChanged(", "case ModelAdded(")
     world.monkeypatch.setattr("projections.projector.ModelAdded", ModelAdded, raising=False)
     assert sorted(await a_rollback_before_the_switch(world)) == ["one", "two"]
+
+
+async def a_commit_replaces_a_target_that_was_rolled_back_to(world: World) -> list[str]:
+    """Version 1, never embedded in its time, is half embedded as the target of a rollback when 3 replaces it.
+
+    Returns the contents that have a search row in the end.
+    """
+    projector = Projector(world.store, "hashing-8")
+    await world.append("doc", "one", "more")
+    await world.append("doc", "two")
+    await world.drain()
+    await projector.run(drain=True)
+    await world.collection.rollback("doc", 1)
+    lease = await world.claimed()
+    async with world.store.database.transaction() as conn:
+        await world.complete(Session(conn), lease, [await world.chunk("one")], finished=False)
+    await projector.run(drain=True)
+    await world.append("doc", "three")
+    await world.expire(lease)
+    await world.drain()
+    await projector.run(drain=True)
+    return await world.values(f"SELECT content FROM {world.search_table} JOIN chunks USING (chunk_id)")
+
+
+async def test_rule_18_what_was_the_target_of_a_rollback_leaves_the_search_table(world: World) -> None:
+    assert await a_commit_replaces_a_target_that_was_rolled_back_to(world) == ["three"]
+
+
+async def test_without_rule_18_what_was_the_target_of_a_rollback_stays(world: World) -> None:
+    world.without_python(versions, "committed_event", "replaced=state.rolled_back_to", "replaced=None")
+    assert sorted(await a_commit_replaces_a_target_that_was_rolled_back_to(world)) == ["one", "three"]
+
+
+SWEPT = {
+    "chunk": ("PERFORM remove_superseded(cm.model, _file, _reachable)", "PERFORM"),
+    "segment": ("PERFORM remove_superseded(cm.model, _file, departed(", "PERFORM cardinality(departed("),
+}
+"""What a swept version shares with one that stays, and the line that clears it."""
+
+
+async def a_version_is_swept_before_its_switch_is_read(world: World, shares: str) -> list[str]:
+    """The collector sweeps what is active no more before the projector reads of the switch.
+
+    Version 2 shares a chunk, or its whole segment, with version 1, which is pinned.
+    Returns the contents that have a search row in the end.
+    """
+    projector = Projector(world.store, "hashing-8")
+    await world.append("doc", "shared")
+    await world.collection.pin("doc", 1)
+    more = ["two"] if shares == "chunk" else []
+    await world.append("doc", "shared", *more, metadata={"edition": 2})
+    await world.drain()
+    await projector.run(drain=True)
+    for content in ("three", "four", "five"):
+        await world.append("doc", content)
+    await world.drain()
+    await world.activate("doc")
+    assert (await collect(world.store)).collected == 1
+    await projector.run(drain=True)
+    return await world.values(f"SELECT content FROM {world.search_table} JOIN chunks USING (chunk_id)")
+
+
+@pytest.mark.parametrize("shares", SWEPT)
+async def test_rule_18_what_a_swept_version_shares_leaves_the_search_table(world: World, shares: str) -> None:
+    assert await a_version_is_swept_before_its_switch_is_read(world, shares) == ["five"]
+
+
+@pytest.mark.parametrize("shares", SWEPT)
+async def test_without_rule_18_what_a_swept_version_shared_stays(world: World, shares: str) -> None:
+    await world.without("sweep_segments", *SWEPT[shares])
+    assert sorted(await a_version_is_swept_before_its_switch_is_read(world, shares)) == ["five", "shared"]

@@ -75,7 +75,7 @@ async def test_without_rule_19_a_version_loses_a_chunk(world: World) -> None:
     assert "a manifest names a chunk that is gone" in await world.damage()
 
 
-REACHABLE = "SELECT unnest(_named) EXCEPT SELECT unnest(named_by(_file, _live, _named))"
+REACHABLE = "SELECT unnest(_named) EXCEPT SELECT unnest(_reachable)"
 
 
 async def a_chunk_is_in_a_kept_version_too(world: World) -> None:

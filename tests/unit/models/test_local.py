@@ -61,8 +61,9 @@ def test_both_back_ends_take_the_prefixes_of_a_spec(made: MadeFolder, without: W
     assert isinstance(light, EncoderModel)
     assert isinstance(general, SentenceTransformersModel)
     assert light.name == general.name
-    np.testing.assert_allclose(light.embed(["mice"]), general.embed(["mice"]), atol=1e-3)
-    np.testing.assert_allclose(light.embed_query("mice"), general.embed_query("mice"), atol=1e-3)
+    # Vectors of length 1; the light one computes in bfloat16 where the processor can.
+    assert (light.embed(["mice"]) @ general.embed(["mice"]).T).item() > 0.999
+    assert light.embed_query("mice") @ general.embed_query("mice") > 0.999
     assert light.count_tokens(["mice"]) == general.count_tokens(["mice"]) == [5]  # type: ignore[attr-defined]
 
 
