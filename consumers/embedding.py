@@ -30,6 +30,7 @@ from chunkstore.model import ChunkId, CollectionId
 from chunkstore.models import Model, Spends, Spent
 from chunkstore.models.checks import checked_vectors
 from chunkstore.models.truncation import cut_texts
+from chunkstore.retries import persistently
 from chunkstore.search_tables import ModelRow
 from chunkstore.store import ChunkStore
 from consumers.batching import Batching
@@ -115,7 +116,7 @@ class EmbeddingConsumer:
         Raises UnknownModel, or ModelMismatch before anything is embedded; ModelRefused where the model's
         provider refuses the key, the model or every text.
         """
-        known = await self._known_model()
+        known = await persistently(self._known_model, stop)
         loop = Loop(
             self._store.database,
             leases.embedding_group(known.model),

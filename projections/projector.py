@@ -76,7 +76,7 @@ class Projector:
         off, which the next projector begins anew. Raises UnknownModel.
         """
         stop = stop or anyio.Event()
-        model = await self._known_model()
+        model = await persistently(self._known_model, stop)
         group = leases.projector_group(model)
         async with listening(self._database, stop) as waiting, anyio.create_task_group() as building:
             looked, next_look = False, 0.0

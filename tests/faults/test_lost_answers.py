@@ -11,6 +11,11 @@ from chunkstore import answers
 from chunkstore.database import FOR_AS_LONG_AS_IT_TAKES, Database
 from chunkstore.dsn import Dsn
 from chunkstore.errors import ServerUnreachable
+from chunkstore.model import Chunk
+from chunkstore.store import ChunkStore
+from consumers.embedding import EmbeddingConsumer
+from projections.projector import Projector
+from tests.faults.models import MODEL
 from tests.faults.proxy import Proxy, To, proxying
 from tests.fix_server import Server
 
@@ -192,3 +197,20 @@ def test_a_dsn_asks_the_kernel_for_signs_of_life_unless_it_says_otherwise() -> N
     assert int(asked["tcp_user_timeout"]) <= 30_000
     given = conninfo_to_dict(Dsn("host=example.org tcp_user_timeout=7 keepalives_idle=9").conninfo())
     assert (given["tcp_user_timeout"], given["keepalives_idle"]) == ("7", "9")
+
+
+async def test_what_starts_while_the_server_is_away_waits_for_it(proxy: Proxy, schema: str) -> None:
+    """Consumers and projectors that a service manager starts in the middle of a restart of the server."""
+    dsn = make_conninfo(proxy.dsn, connect_timeout=2)
+    async with await ChunkStore.open(dsn, schema=schema) as store:
+        docs = await store.collection("docs", model=MODEL)
+        version = await docs.append("a", [Chunk("text")])
+        proxy.refuse()
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(EmbeddingConsumer(store, MODEL).run)
+            tasks.start_soon(Projector(store, MODEL.name).run)
+            with pytest.raises(ServerUnreachable):
+                await docs.history("a")
+            proxy.heal()
+            await docs.wait_until_active(version, timeout=30)
+            tasks.cancel_scope.cancel()
