@@ -18,7 +18,7 @@ from chunkstore.model import CollectionId, FileId
 from chunkstore.retries import persistently
 from chunkstore.statements import load
 from chunkstore.store import ChunkStore
-from projections import indexes
+from projections import indexes, rebuild
 
 COLLECTOR = load("collector")
 
@@ -83,6 +83,7 @@ async def collect(
     await run.abandon_overdue()
     await run.decide(number)
     await run.sweep()
+    await rebuild.drop_abandoned(store.database)
     report.indexes_rebuilt = await indexes.rebuild_due(store.database)
     return report
 

@@ -10,9 +10,9 @@ import msgspec
 from psycopg import AsyncConnection, sql
 
 from chunkstore import catalog, leases, rows, search_tables
-from chunkstore.database import FOR_AS_LONG_AS_IT_TAKES
+from chunkstore.database import FOR_AS_LONG_AS_IT_TAKES, Database
 from chunkstore.errors import Conflict, UnknownModel
-from chunkstore.model import CollectionId
+from chunkstore.model import CollectionId, ModelId
 from chunkstore.search_tables import CollectionModel
 from chunkstore.statements import load
 from chunkstore.store import ChunkStore
@@ -52,6 +52,34 @@ async def rebuild(store: ChunkStore, collection: str, model: str | None = None) 
         await rows.fetch_value(guard, REBUILD.lock_index, {"index": f"{chosen.search_table}_hnsw"})
         await indexes.drop_snapshot(guard)
         return await _Rebuild(store, row.collection, collection, chosen).run()
+
+
+class _Begun(msgspec.Struct, frozen=True):
+    collection: CollectionId
+    model: ModelId
+    search_table: str
+    active_table: str
+
+
+async def drop_abandoned(database: Database) -> int:
+    """Drops the tables that killed rebuilds left, of which nobody swaps in any; returns how many rebuilds.
+
+    Those of tables that the role does not own are left to their owner.
+    """
+    async with database.transaction() as conn:
+        begun = await rows.fetch_all(conn, REBUILD.begun, row=_Begun)
+    dropped = 0
+    for pair in begun:
+        params = {"collection": pair.collection, "model": pair.model}
+        beside = {"search": f"{pair.search_table}_rebuild", "active": f"{pair.active_table}_rebuild"}
+        async with database.transaction() as conn:
+            if not await rows.fetch_value(conn, REBUILD.try_begin, {"table": pair.search_table}):
+                continue
+            if await rows.fetch_value(conn, REBUILD.is_abandoned, params):
+                await conn.execute(REBUILD.set_rebuilding, params | {"rebuilding": False})
+                await conn.execute(REBUILD.with_tables("drop_tables", **beside))
+                dropped += 1
+    return dropped
 
 
 class _Rebuild:

@@ -13,6 +13,29 @@ SET rebuilding = %(rebuilding)s
 WHERE collection = %(collection)s
   AND model = %(model)s;
 
+-- name: begun
+-- The rebuilds that are going on, or were killed, of search tables that the role owns.
+SELECT cm.collection, cm.model, cm.search_table, cm.active_table
+FROM collection_models cm
+JOIN pg_class t ON t.oid = to_regclass(quote_ident(cm.search_table))
+WHERE cm.rebuilding
+  AND pg_has_role(t.relowner, 'USAGE')
+ORDER BY cm.collection, cm.model;
+
+-- name: is_abandoned
+-- Whether a rebuild whose lock was free was killed: it has not ended since, and no index is built for it any more.
+SELECT cm.rebuilding AND NOT EXISTS (
+           SELECT FROM pg_locks
+           WHERE locktype = 'relation'
+             AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+             AND relation = to_regclass(quote_ident(cm.search_table || '_rebuild'))
+             AND mode = 'ShareUpdateExclusiveLock'
+             AND granted
+       )
+FROM collection_models cm
+WHERE cm.collection = %(collection)s
+  AND cm.model = %(model)s;
+
 -- name: drop_tables
 DROP TABLE IF EXISTS {search}, {active};
 

@@ -2,8 +2,13 @@
 
 from typing import Any
 
-from chunkstore import Chunk, Collection, rows
-from projections.collector import COLLECTOR, CollectReport, _Run, _silent, _Swept
+import pytest
+
+from chunkstore import Chunk, ChunkStore, Collection, rows
+from chunkstore.status import status
+from projections import indexes
+from projections.collector import COLLECTOR, CollectReport, _Run, _silent, _Swept, collect
+from projections.rebuild import rebuild
 
 
 async def due_version(collection: Collection, count: int, *, every: int) -> None:
@@ -48,3 +53,62 @@ async def test_a_sweep_removes_no_more_chunks_at_once_than_its_limit(collection:
     await due_version(collection, 1000, every=1)
     assert await swept(collection, limit=300) == [300, 300, 300, 100]
     assert await counts(collection) == (3000, 0)
+
+
+TABLES_BESIDE = (
+    "SELECT count(*) FROM pg_tables WHERE tablename LIKE '%\\_rebuild' AND schemaname = current_schema()"
+)
+
+
+async def test_what_a_killed_rebuild_left_is_dropped(
+    store: ChunkStore, collection: Collection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def killed(*_: object) -> bool:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(indexes, "build_beside", killed)
+    with pytest.raises(ZeroDivisionError):
+        await rebuild(store, "docs")
+    assert await asked(store, TABLES_BESIDE) == 2
+    await collect(store)
+    assert await asked(store, TABLES_BESIDE) == 0
+    assert not any(model.rebuilding for row in (await status(store)).collections for model in row.models)
+
+
+async def test_a_rebuild_that_goes_on_keeps_its_tables(
+    store: ChunkStore, collection: Collection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def meanwhile(*_: object) -> bool:
+        await collect(store)
+        assert await asked(store, TABLES_BESIDE) == 2
+        return False
+
+    monkeypatch.setattr(indexes, "build_beside", meanwhile)
+    await collection.append("doc", [Chunk("text")])
+    await rebuild(store, "docs")
+    assert await asked(store, TABLES_BESIDE) == 0
+
+
+async def test_a_killed_rebuild_whose_index_is_still_being_built_keeps_its_tables(
+    store: ChunkStore, collection: Collection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server goes on with a statement whose client is gone; dropping the table would wait for it."""
+
+    async def killed(*_: object) -> bool:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(indexes, "build_beside", killed)
+    with pytest.raises(ZeroDivisionError):
+        await rebuild(store, "docs")
+    async with store.database.transaction() as builder:
+        await builder.execute(b"LOCK TABLE search_1_1_rebuild IN SHARE UPDATE EXCLUSIVE MODE")
+        await collect(store)
+        assert await asked(store, TABLES_BESIDE) == 2
+    await collect(store)
+    assert await asked(store, TABLES_BESIDE) == 0
+
+
+async def asked(store: ChunkStore, statement: str) -> int:
+    """What the store answers to a question of one value."""
+    async with store.database.transaction() as conn:
+        return await rows.fetch_value(conn, statement.encode())
