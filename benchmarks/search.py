@@ -16,6 +16,7 @@ from benchmarks.harness import Result, Setup, Stopwatch, Target, Timed, against
 from benchmarks.peers import ActiveRows
 from benchmarks.pipeline import drain
 from chunkstore import ChunkStore
+from chunkstore.arrays import Vector, adapters
 from chunkstore.collection import Collection
 from chunkstore.search import nearest_statement, settings
 from consumers.embedding import EmbeddingConsumer
@@ -32,7 +33,7 @@ async def main(setup: Setup) -> list[Result]:
     async with setup.store() as store:
         collection = await store.collection("bench", model=model)
         await _fill(store, collection, model, files)
-        with setup.peer() as conn, psycopg.connect(setup.dsn, autocommit=True) as own:
+        with setup.peer() as conn, _own(setup.dsn) as own:
             by_hand = ActiveRows(conn, DIMENSIONS)
             inactive = _copy_active(conn, store, collection)
             by_hand.index()
@@ -46,7 +47,7 @@ async def main(setup: Setup) -> list[Result]:
             }
             queries = material.clustered(1000, DIMENSIONS, seed=7)
             halves = [HalfVector(query) for query in queries]
-            texts = [half.to_text() for half in halves]
+            vectors = [Vector(query) for query in queries]
             recall = await _recalls(conn, collection, by_hand, queries)
             note = f"{inactive:.1%} inactive; recall@10 {recall[0]:.3f} against {recall[1]:.3f}"
 
@@ -60,7 +61,9 @@ async def main(setup: Setup) -> list[Result]:
                 return run
 
             def statement(text: str) -> Timed:
-                return timed(lambda i: own.execute(text, given | {"query": texts[i]}, binary=True).fetchall())
+                return timed(
+                    lambda i: own.execute(text, given | {"query": vectors[i]}, binary=True).fetchall()
+                )
 
             async def whole_call(turn: int) -> float:
                 with Stopwatch() as watch:
@@ -131,6 +134,14 @@ def _copy_active(conn: psycopg.Connection[Any], store: ChunkStore, collection: C
     active = conn.execute(sql.SQL(counted).format(**places)).fetchone()
     assert active is not None
     return 1 - active[0]
+
+
+def _own(dsn: str) -> psycopg.Connection[Any]:
+    """A connection that sends vectors as the store's do."""
+    with psycopg.connect(dsn) as conn:
+        found = conn.execute("SELECT 'vector'::regtype::oid").fetchone()
+    assert found is not None
+    return psycopg.connect(dsn, autocommit=True, context=adapters(found[0]))
 
 
 def _statement(own: psycopg.Connection[Any], store: ChunkStore, collection: Collection) -> str:

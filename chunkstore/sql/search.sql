@@ -10,7 +10,8 @@ WITH nearest AS MATERIALIZED (
     LIMIT {k}
 )
 SELECT c.key, c.version, c.chunk_id, n.distance, c.content, c.metadata, c.ordinal,
-       c.start, c."end", c.page, c.line, NOT has_index(%(table)s) AS exact,
+       c.start, c."end", c.page, c.line,
+       (SELECT NOT has_index(%(table)s)) AS exact,
        (SELECT k.serving FROM collections k WHERE k.collection = %(collection)s) AS serving
 FROM (SELECT array_agg(chunk_id) AS chunks, array_agg(file) AS files FROM nearest) AS found
 CROSS JOIN LATERAL cite(%(model)s, found.chunks, found.files) AS c
