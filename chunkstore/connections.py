@@ -4,6 +4,7 @@ Nobody waits for ever on one, neither its user for an answer (`chunkstore.answer
 of a client that is gone.
 """
 
+import logging
 from functools import partial
 from time import monotonic
 
@@ -22,6 +23,9 @@ CONNECT_SECONDS = 5
 IDLE_SECONDS = 60
 """After which the server ends a transaction whose client says nothing, unless something else is set for it:
 the client may be gone without a word, and others wait for its locks."""
+
+# Where nobody has set logging up, Python prints its warnings: of what our errors say, or a caller cancelled.
+logging.getLogger("psycopg").addHandler(logging.NullHandler())
 
 READ_COMMITTED = b"BEGIN ISOLATION LEVEL READ COMMITTED"
 

@@ -1,6 +1,5 @@
 """What Ctrl-C and SIGTERM do to a command: they end it cleanly, at once or after the work in hand."""
 
-import logging
 import signal
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
@@ -28,8 +27,6 @@ class Interrupts:
     def run(self, command: Command) -> Exit:
         """The command's exit code. Raises what it raises."""
         _current.set(self)
-        # Without a handler its warnings would go to standard error, beside the errors that say the same.
-        logging.getLogger("psycopg").addHandler(logging.NullHandler())
         return anyio.run(self._run, command)
 
     def code(self) -> Exit | None:
