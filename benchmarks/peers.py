@@ -214,6 +214,10 @@ class IndexingApi:
             """
         )
 
+    def build_index(self) -> None:
+        """Makes the index that a search needs."""
+        self._conn.execute("CREATE INDEX ON embedding USING hnsw (embedding vector_cosine_ops)")
+
     def index(self, source: str, chunks: Sequence[Chunk], embed: Any) -> int:
         """Brings the table up to the chunks of one source; returns how many were embedded."""
         begun = self._now()

@@ -30,8 +30,8 @@ async def without_indexes(store: ChunkStore) -> AsyncIterator[Callable[[Collecti
     async with store.database.transaction() as guard:
 
         async def hold(collection: Collection) -> None:
-            index = f"{collection._models[0].search_table}_hnsw"  # noqa: SLF001
-            await guard.execute(INDEXES.try_lock, {"index": index})
+            table = collection._models[0].search_table  # noqa: SLF001
+            await guard.execute(INDEXES.try_lock, {"index": f"{table}_hnsw", "table": table})
             await guard.execute(b"SELECT")  # ends the query's portal and with it its snapshot
 
         yield hold
