@@ -81,6 +81,10 @@ DECLARE
     _given_up boolean := false;
 BEGIN
     PERFORM lock_lease(_group, _partition, _lo, _epoch);
+    -- It was given up before, and nobody heard of the commit.
+    IF EXISTS (SELECT FROM done WHERE consumer_group = _group AND partition = _partition AND lo = _lo) THEN
+        RETURN false;
+    END IF;
     SELECT file INTO _file FROM chunks WHERE chunk_id = _chunk FOR UPDATE;
     IF FOUND AND NOT EXISTS (SELECT FROM embeddings WHERE chunk_id = _chunk AND model = _model) THEN
         INSERT INTO dead_letters AS d (chunk_id, model, file, attempts, error)

@@ -105,3 +105,30 @@ async def test_rule_17_rows_that_a_rebuild_left_out_are_staged_again(world: Worl
 async def test_without_rule_17_a_rebuild_between_stage_and_switch_loses_the_switch(world: World) -> None:
     world.without_python(active, "activate", STAGED_AGAIN, STAGED_AGAIN.replace("while", "if"))
     assert await a_rebuild_swaps_after_the_rows_were_staged(world) == 2
+
+
+# --- rule 13: giving a chunk up twice is giving it up once ------------------------------------------
+
+GIVEN_UP_BEFORE = (
+    "IF EXISTS (SELECT FROM done WHERE consumer_group = _group AND partition = _partition AND lo = _lo)"
+)
+
+
+async def a_commit_that_gave_a_chunk_up_was_not_heard(world: World) -> tuple[list[int], int]:
+    """The consumer gives the chunk up again; the dead letter's attempts, and how often the log says so."""
+    await world.append("doc", "bad")
+    lease = await world.claimed()
+    chunk = await world.chunk("bad")
+    for _ in range(2):
+        async with world.store.database.transaction() as conn:
+            await embeddings.dead_letter(conn, lease, world.model, chunk, attempts=3, error="no")
+    return await world.values("SELECT attempts FROM dead_letters"), await world.logged("embedding_failed")
+
+
+async def test_rule_13_a_chunk_that_is_given_up_again_was_given_up_once(world: World) -> None:
+    assert await a_commit_that_gave_a_chunk_up_was_not_heard(world) == ([3], 1)
+
+
+async def test_without_rule_13_attempts_count_twice(world: World) -> None:
+    await world.without("dead_letter", GIVEN_UP_BEFORE, "IF false")
+    assert await a_commit_that_gave_a_chunk_up_was_not_heard(world) == ([6], 2)
