@@ -3,7 +3,7 @@
 from collections.abc import Generator, Iterable
 from typing import Any
 
-from tests.model.protocol import files, log, streams
+from tests.model.protocol import files, log, streams, superseded
 from tests.model.protocol.postgres import (
     COMMIT,
     COMMIT_AT_ONCE,
@@ -138,9 +138,19 @@ def _sweep(rules: Rules, file: str) -> Steps:
         )
     segment, unreachable = garbage
     if segment is None:
+        if rules.keep("18 swept segment"):
+            yield Statement(
+                "remove superseded search rows", lambda s: _remove_listed(rules, s, file), quiet=True
+            )
         yield Statement("forget its manifests", lambda session: _forget(session, file), quiet=True)
         yield COMMIT_AT_ONCE
         return
+    if rules.keep("18 swept chunk"):
+        yield Statement(
+            "remove superseded search rows",
+            lambda s: _remove_shared(rules, s, file, segment, unreachable),
+            quiet=True,
+        )
     seen = None
     if not rules.keep("3 sweep"):  # one statement: its snapshot is from before it has the chunks
         seen = yield Statement("see what stands on them", lambda session: standing_on(session, unreachable))
@@ -173,6 +183,20 @@ def _garbage(rules: Rules, session: Session, file: str) -> tuple[str | None, tup
             chunks = (c for c in files.chunks_of(session, [segment]) if c not in named)
             return segment, tuple(sorted({chunk for chunk in chunks if chunk in session.rows("chunks")}))
     return None, ()
+
+
+def _remove_shared(
+    rules: Rules, session: Session, file: str, segment: str, unreachable: tuple[str, ...]
+) -> None:
+    """Removes superseded search rows of what the segment shares with a version that stays (rule 18)."""
+    shared = [chunk for chunk in files.chunks_of(session, [segment]) if chunk not in unreachable]
+    superseded.remove_swept(rules, session, file, shared)
+
+
+def _remove_listed(rules: Rules, session: Session, file: str) -> None:
+    """The same of segments that a version which stays lists too."""
+    for version in files.versions_of(session, file, "abandoned", "collected").values():
+        superseded.remove_swept(rules, session, file, files.chunks_of(session, version.segments))
 
 
 def _forget(session: Session, file: str) -> None:

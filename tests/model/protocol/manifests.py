@@ -128,3 +128,11 @@ def _look_up(file: str, segments: Sequence[str], chunks: Sequence[str], models: 
     return Statement(
         "find what the models lack", lambda session: files.unembedded(session, file, segments, chunks, models)
     )
+
+
+def committed(rules: Rules, file: str, number: int, state: State) -> Event:
+    """The event of a commit; it names the target that it replaces where a rollback held that one."""
+    if number < state.latest:
+        return Event("version_committed", 1, file, number, target=False)
+    rolled_to = state.target if state.target != state.latest and rules.keep("18 rollback replaced") else None
+    return Event("version_committed", 1, file, number, previous=rolled_to)

@@ -55,6 +55,18 @@ def of_removal() -> list[Scenario]:
             collects=True,
         ),
         Scenario(
+            "a pinned version shares a chunk with what is collected",
+            lived(ab, call(pin, "A", 1), call(append, "A", "ac")),
+            (*writers(call(append, "A", "d")), *consumers(), *projectors(), *collectors()),
+            collects=True,
+        ),
+        Scenario(
+            "a pinned version shares a segment with what is collected",
+            lived(call(append, "A", "a|b"), call(pin, "A", 1), call(append, "A", "a|c")),
+            (*writers(call(append, "A", "d")), *consumers(), *projectors(), *collectors()),
+            collects=True,
+        ),
+        Scenario(
             "an append against the collector",
             lived(ab),
             (*writers(call(append, "A", "b|c")), *consumers(), *projectors(), *collectors(crashes=True)),

@@ -227,6 +227,12 @@ def _of_projectors() -> list[Scenario]:
             rules=Rules(attempts=1),
         ),
         Scenario(
+            "an append replaces a roll back that is half embedded",
+            lived(call(append, "A", "c"), before=lived(call(append, "A", "ab"), served=False)),
+            (*writers((call(roll_back, "A", 1), call(append, "A", "d"))), *consumers(), *projectors()),
+            rules=Rules(batch=1),
+        ),
+        Scenario(
             "a stream that is committed after a later version",
             lived(a),
             (*writers(call(stream, "A", ("b",)), call(append, "A", "c")), *consumers(), *projectors()),

@@ -4,7 +4,7 @@ from collections.abc import Generator
 from typing import Any
 
 from tests.model.protocol import files, log
-from tests.model.protocol.manifests import State, Stored, log_version, read_state, store
+from tests.model.protocol.manifests import State, Stored, committed, log_version, read_state, store
 from tests.model.protocol.postgres import ABORT, COMMIT_AT_ONCE, Session, Statement
 from tests.model.protocol.rules import Rules
 from tests.model.protocol.schema import Event, Version
@@ -159,7 +159,7 @@ def commit(
     )
     yield from log_version(
         rules, file, partition, number, state.models, Stored((), (), (), ()), segments,
-        [Event("version_committed", 1, file, number, target=number > state.latest)],
+        [committed(rules, file, number, state)],
     )  # fmt: skip
     yield COMMIT_AT_ONCE
 

@@ -52,7 +52,7 @@ def _idle(
         if event.type == "chunks_embedded":
             looked_at = {chunk for chunk in event.chunks if chunk in owners and owners[chunk].file == file}
             looked_at -= _kept(rules, session, model, file)
-        elif event.type in ("version_activated", "target_changed"):
+        elif event.type in ("version_activated", "target_changed") or event.previous:
             looked_at = _left_behind(session, file, event.previous or 0, event.version)
         elif event.type == "version_abandoned" or not event.target:
             looked_at = _left_behind(session, file, event.version, session.get("files", file).target)
@@ -94,6 +94,12 @@ def _superseded(
 
 def _remove(rules: Rules, session: Session, model: str, file: str, chunks: Sequence[str]) -> None:
     _delete(session, model, _superseded(rules, session, model, file, chunks))
+
+
+def remove_swept(rules: Rules, session: Session, file: str, chunks: Sequence[str]) -> None:
+    """Removes the superseded search rows of chunks that a sweep leaves to other versions, for every model."""
+    for model in sorted(session.rows("models")):
+        _remove(rules, session, model, file, chunks)
 
 
 def _delete(session: Session, model: str, chunks: Sequence[str]) -> None:

@@ -4,10 +4,10 @@ from collections.abc import Generator
 from typing import Any
 
 from tests.model.protocol import files, log
-from tests.model.protocol.manifests import State, Stored, log_version, read_state, store
+from tests.model.protocol.manifests import State, Stored, committed, log_version, read_state, store
 from tests.model.protocol.postgres import ABORT, COMMIT_AT_ONCE, Session, Statement, Violation
 from tests.model.protocol.rules import Rules
-from tests.model.protocol.schema import Event, File, Version
+from tests.model.protocol.schema import File, Version
 
 Steps = Generator[Statement, Any, Any]
 
@@ -82,7 +82,7 @@ def append(
         yield record(file, idempotency_key, number)
     yield from log_version(
         rules, file, partition, number, state.models, stored, stored.segments,
-        [Event("version_committed", 1, file, number)], look_up=rules.keep("8 reused"),
+        [committed(rules, file, number, state)], look_up=rules.keep("8 reused"),
     )  # fmt: skip
     yield COMMIT_AT_ONCE
 
