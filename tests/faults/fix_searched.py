@@ -8,6 +8,7 @@ import pytest
 from chunkstore.collection import Collection
 from chunkstore.store import ChunkStore
 from projections.projector import Projector
+from tests.faults.asking import ALL_ACTIVE, value
 from tests.faults.models import MODEL
 from tests.faults.searching import Checker, Reader
 from tests.faults.siege import all_whole_and_active, nothing_is_broken
@@ -36,8 +37,9 @@ TWO_LISTEN = "SELECT count(*) = 2 FROM pg_stat_activity WHERE query LIKE 'LISTEN
 async def searched(store: ChunkStore, files: Collection) -> AsyncIterator[Checker]:
     """What a reader finds who searches all through the test, from a first version of `doc` on.
 
-    A projector switches what is complete meanwhile. After the test everything is embedded and switched
-    within a time, `verify` finds nothing wrong, and neither did any search.
+    A projector switches what is complete meanwhile. After the test what was given up is retried with a
+    model that works: within a time every file is active as it was last written, `verify` finds nothing
+    wrong, and neither did any search.
     """
     await all_whole_and_active(store, files, ["doc"])
     reader = Reader(files, keys=None)
@@ -45,7 +47,10 @@ async def searched(store: ChunkStore, files: Collection) -> AsyncIterator[Checke
         tasks.start_soon(Projector(store, MODEL.name).run)
         tasks.start_soon(reader.run)
         yield reader.checker
+        for letter in await files.dead_letters():
+            await files.retry(letter.chunk_id)
         await nothing_is_broken(store)
         tasks.cancel_scope.cancel()
     await reader.look()
+    assert await value(store, ALL_ACTIVE)
     assert reader.checker.faults == []
