@@ -11,13 +11,13 @@ import pytest
 
 from chunkstore import hints
 from chunkstore.collection import Collection
-from chunkstore.errors import NeverActive, UnknownDeadLetter
+from chunkstore.errors import ModelHangs, NeverActive, UnknownDeadLetter
 from chunkstore.store import ChunkStore
 from consumers.embedding import MAX_ATTEMPTS, EmbeddingConsumer
 from projections.projector import Projector
 from tests.faults.asking import until, value, values
 from tests.faults.fix_searched import EMBEDDED, EMBEDDED_EVENTS, TWO_LISTEN, UNFINISHED
-from tests.faults.models import BAD, MODEL, Answer, Away, Counting, Held, Tripping
+from tests.faults.models import BAD, MODEL, Answer, Away, Counting, Held, HeldByBad, Tripping
 from tests.faults.searching import Checker
 from tests.faults.stamped import numbered
 
@@ -304,6 +304,59 @@ async def test_without_renewal_the_range_is_taken_over_and_the_late_answer_chang
         quick.go.set()
     assert await value(store, EMBEDDED) == 5
     assert await value(store, EMBEDDED_EVENTS) == 1
+
+
+# --- a model that hangs ---------------------------------------------------------------------------
+
+
+async def hangs(store: ChunkStore, model: Held, batch: int = 256) -> None:
+    """Returns when a consumer has given the model up; both its times are short."""
+    model.began.clear()
+    consumer = EmbeddingConsumer(store, model, batch=batch, lease_seconds=0.5, model_seconds=0.2)
+    with anyio.fail_after(30), pytest.raises(ModelHangs):
+        await consumer.run()
+    assert model.began.is_set()
+
+
+async def test_a_model_that_hangs_ends_its_consumer_and_its_range_is_taken_over(
+    store: ChunkStore, files: Collection
+) -> None:
+    await files.append("doc", numbered(5))
+    model = Held()
+    await hangs(store, model)
+    assert await value(store, f"SELECT owner IS NOT NULL FROM {UNFINISHED}"), "it was given back"
+    assert (await drain(store, Counting())).report.embedded == 5
+    assert await value(store, "SELECT (epoch, attempts)::text FROM leases ORDER BY epoch DESC") == "(2,1)"
+    model.go.set()
+
+
+async def test_a_chunk_that_hangs_its_model_is_a_dead_letter_after_its_attempts(
+    store: ChunkStore, files: Collection
+) -> None:
+    await files.append("doc", numbered(2, bad=0))
+    model = HeldByBad()
+    for _ in range(MAX_ATTEMPTS):
+        await hangs(store, model, batch=1)
+    await drain(store, Counting())
+    (letter,) = await files.dead_letters()
+    assert (letter.key, letter.attempts) == ("doc", MAX_ATTEMPTS)
+    assert await value(store, EMBEDDED) == 1
+    model.go.set()
+
+
+async def test_a_consumer_that_waits_for_work_is_not_taken_for_one_whose_model_hangs(
+    store: ChunkStore, files: Collection
+) -> None:
+    await files.append("doc", numbered(5))
+    stop = anyio.Event()
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(lambda: EmbeddingConsumer(store, Counting(), model_seconds=0.2).run(stop=stop))
+        await until(store, EMBEDDED)
+        idle = await value(store, "SELECT clock_timestamp()")
+        await until(store, f"SELECT clock_timestamp() > timestamptz '{idle}' + interval '0.5 s'")
+        await files.append("doc", numbered(6))
+        await until(store, f"SELECT ({EMBEDDED}) > 5")
+        stop.set()
 
 
 # --- wake-up --------------------------------------------------------------------------------------
