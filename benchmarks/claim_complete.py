@@ -108,6 +108,6 @@ async def _append(store: ChunkStore, collection: Collection, number: int) -> tup
 async def _drain(store: ChunkStore, model: ModelId) -> None:
     handler = _Acknowledging(model)
     group = leases.embedding_group(model)
-    loop = Loop(store.database, group, handler, batching=handler.batching, lease_seconds=60)
+    loop = Loop(store.database, group, handler, batching=handler.batching, lease_seconds=60, model_seconds=60)
     await loop.run(drain=True)
     assert handler.read_chunks, "every chunk of the log is owed, since none was embedded"

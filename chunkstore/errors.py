@@ -176,6 +176,10 @@ class ModelUnavailable(ChunkstoreError):
     """The model's provider does not answer; opens the breaker and consumes no attempts."""
 
 
+class ModelHangs(ChunkstoreError):
+    """The model did not answer in the time it was given: ends the consumer, and should end its process."""
+
+
 class MissingExtra(ChunkstoreError):
     """An optional part is not installed; the message says the pip command that brings it."""
 

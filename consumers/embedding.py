@@ -85,7 +85,8 @@ class EmbeddingConsumer:
     """Embeds for one model, for every collection of the store that has it.
 
     It claims and gives the model up to `batch` chunks at once; with None 256, up to 1,024 where the model
-    is fast. `on_outage` hears of every call that found the model's provider down.
+    is fast. A call of the model may take `model_seconds`: then the model hangs. `on_outage` hears of every
+    call that found the model's provider down.
     """
 
     def __init__(
@@ -95,6 +96,7 @@ class EmbeddingConsumer:
         *,
         batch: int | None = None,
         lease_seconds: float = 60.0,
+        model_seconds: float = 1800.0,
         on_progress: Callable[[ConsumeReport], None] | None = None,
         on_outage: Callable[[ModelUnavailable], None] | None = None,
     ) -> None:
@@ -102,10 +104,13 @@ class EmbeddingConsumer:
             raise InvalidInput("batch", batch, "an integer from 1 on, or None for what suits the model")
         if not lease_seconds > 0:
             raise InvalidInput("lease_seconds", lease_seconds, "a number of seconds above 0")
+        if not model_seconds > 0:
+            raise InvalidInput("model_seconds", model_seconds, "a number of seconds above 0")
         self._store = store
         self._model = model
         self._batching = Batching(batch)
         self._lease_seconds = lease_seconds
+        self._model_seconds = model_seconds
         self._on_progress = on_progress
         self._on_outage = on_outage
         self.report = ConsumeReport()
@@ -114,7 +119,8 @@ class EmbeddingConsumer:
         """Embeds until `stop` is set, or with `drain` until nothing is left to embed.
 
         Raises UnknownModel, or ModelMismatch before anything is embedded; ModelRefused where the model's
-        provider refuses the key, the model or every text.
+        provider refuses the key, the model or every text; ModelHangs where a call takes too long. Its
+        thread is left behind, so that the process has to end by `os._exit`.
         """
         known = await persistently(self._known_model, stop)
         loop = Loop(
@@ -123,6 +129,7 @@ class EmbeddingConsumer:
             self.handler(known),
             batching=self._batching,
             lease_seconds=self._lease_seconds,
+            model_seconds=self._model_seconds,
             on_outage=self._on_outage,
         )
         await loop.run(drain=drain, stop=stop)

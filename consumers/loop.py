@@ -3,7 +3,8 @@
 While the model works on one range the next waits at its door, read, and the last is stored: so the model
 never waits, and what it is given was read at most one call ago.
 Leases in hand are renewed after a third of their time; a suspect is taken in hand alone, so that what it
-does to this process counts against no other range. Keeps invariant 8 with `chunkstore.leases`.
+does to this process counts against no other range. A model that hangs is treated as one that killed its
+process: its range is left to expire. Keeps invariant 8 with `chunkstore.leases`.
 """
 
 import os
@@ -21,7 +22,14 @@ from psycopg import AsyncConnection
 
 from chunkstore import leases
 from chunkstore.database import BY_INDEX, Database
-from chunkstore.errors import ChunkstoreError, LeaseLost, ModelRefused, ModelUnavailable, ServerUnreachable
+from chunkstore.errors import (
+    ChunkstoreError,
+    LeaseLost,
+    ModelHangs,
+    ModelRefused,
+    ModelUnavailable,
+    ServerUnreachable,
+)
 from chunkstore.hints import Waiting, listening
 from chunkstore.leases import Lease
 from chunkstore.retries import persistently
@@ -35,6 +43,9 @@ _RELEASE_SECONDS = 5
 _RANGES_AHEAD = 2
 """Ranges that are read and not yet through the model: the one in it, and the next."""
 _HANDOVER_SECONDS = 0.0003
+_LOOKS = 10
+"""At a call that takes too long, within its time. Looks are counted and no clock is read: a process that was
+suspended looks once."""
 _SETTLING = 2
 """Ranges that are stored at once: one is written while another's commit waits for the disk."""
 
@@ -65,7 +76,10 @@ class Handler(Protocol[W, R]):
 
 
 class Loop:
-    """Runs a handler over a group's ranges of at most `batching.size` chunks, leased for `lease_seconds`."""
+    """Runs a handler over a group's ranges of at most `batching.size` chunks, leased for `lease_seconds`.
+
+    A turn of the handler's work may take `model_seconds`, and a tenth more.
+    """
 
     def __init__(
         self,
@@ -75,6 +89,7 @@ class Loop:
         *,
         batching: Batching,
         lease_seconds: float,
+        model_seconds: float,
         on_outage: Callable[[ModelUnavailable], None] | None = None,
     ) -> None:
         self._database = database
@@ -82,14 +97,16 @@ class Loop:
         self._handler = handler
         self._batching = batching
         self._lease_seconds = lease_seconds
+        self._model_seconds = model_seconds
         self._on_outage = on_outage
-        self._refused: ModelRefused | None = None
+        self._error: ModelRefused | ModelHangs | None = None
         self._owner = f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:8]}"
         self._breaker = Breaker()
         self._held: dict[tuple[int, int], Lease] = {}
         self._forgotten = anyio.Event()
         self._ahead = anyio.Semaphore(_RANGES_AHEAD)
         self._model_in_use = Lock()
+        self._in_model: Lease | None = None
         self._ended = False
         self._start = 0
 
@@ -97,7 +114,7 @@ class Loop:
         """Runs until `stop` is set, or with `drain` until nothing is in flight and nothing to claim.
 
         At a stop the range that the model works on is finished and what is only read is given back. Raises
-        ModelRefused.
+        ModelRefused, ModelHangs.
         """
         ending, stop = stop, anyio.Event()
         if ending is not None and ending.is_set():
@@ -107,6 +124,7 @@ class Loop:
         try:
             async with listening(self._database, stop) as waiting, anyio.create_task_group() as renewing:
                 renewing.start_soon(self._renew)
+                renewing.start_soon(self._watch, renewing.cancel_scope)
                 if ending is not None:
                     renewing.start_soon(_pass_on, ending, stop)
                 async with anyio.create_task_group() as stages:
@@ -123,8 +141,8 @@ class Loop:
             self._ended = True
             with anyio.move_on_after(_RELEASE_SECONDS, shield=True):
                 await self._release_held()
-        if self._refused is not None:
-            raise self._refused
+        if self._error is not None:
+            raise self._error
 
     # --- stages ---------------------------------------------------------------------------------
 
@@ -176,11 +194,11 @@ class Loop:
             async for lease, work in read:
                 try:
                     result = await anyio.to_thread.run_sync(
-                        self._handler.work, work, self._turn(stop), abandon_on_cancel=True
+                        self._handler.work, work, self._turn(lease, stop), abandon_on_cancel=True
                     )
                 except (ModelRefused, ModelUnavailable, NotNow) as error:
                     if isinstance(error, ModelRefused):
-                        self._refused = error
+                        self._error = error
                         stop.set()
                     elif isinstance(error, ModelUnavailable) and self._on_outage is not None:
                         self._on_outage(error)
@@ -191,16 +209,19 @@ class Loop:
                 await out.send((lease, work, result))
 
     @contextmanager
-    def _turn(self, stop: anyio.Event) -> Iterator[None]:
+    def _turn(self, lease: Lease, stop: anyio.Event) -> Iterator[None]:
         # A thread waits here for the model, and not for the event loop, which may be busy when it is free.
         with self._model_in_use:
             if self._ended or stop.is_set() or self._breaker.is_open:
                 raise NotNow
+            self._in_model = lease
             try:
                 yield
             except ModelUnavailable as error:
                 self._breaker.failed(error)
                 raise
+            finally:
+                self._in_model = None
             self._breaker.succeeded()
         # Lets go of the interpreter too: the next call begins before this one's answer is looked at.
         # A wait and no sleep, which fails under a clock that is made up for it.
@@ -260,6 +281,21 @@ class Loop:
                     self._forget(lease)
                 except ChunkstoreError:
                     continue  # the next round tries again; settling finds out if it was too late
+
+    async def _watch(self, running: anyio.CancelScope) -> None:
+        """Ends the run where the model hangs: its thread cannot be ended, and no other range has a turn."""
+        seen, looks = None, 0
+        while True:
+            await anyio.sleep(self._model_seconds / _LOOKS)
+            looks = looks + 1 if self._in_model is seen else 0
+            seen = self._in_model
+            if seen is not None and looks == _LOOKS:
+                self._forget(seen)  # not given back: its expiry is what counts against it (rule 11)
+                self._error = ModelHangs(
+                    f"the model has not answered for {self._model_seconds:g} s: its process has to end,"
+                    " and its range is taken over when the lease expires; give a slow model smaller batches"
+                )
+                running.cancel()
 
     async def _release(self, lease: Lease) -> None:
         try:

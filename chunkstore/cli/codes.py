@@ -8,6 +8,7 @@ from chunkstore.errors import (
     DatabaseError,
     InvalidInput,
     MissingExtra,
+    ModelHangs,
     ModelMismatch,
     NotFound,
 )
@@ -21,6 +22,7 @@ class Exit(IntEnum):
     USAGE = 2
     DATABASE = 3
     OUTDATED = 4
+    HANGS = 5
     INTERRUPTED = 130
     TERMINATED = 143
 
@@ -33,6 +35,7 @@ MEANINGS = """Exit codes:
   3    the database cannot be used: no server, no rights, not migrated
   4    done, but files were left as an earlier chunker or parser made them,
        since nobody could be asked (ingest: give --rechunk or --no-rechunk)
+  5    the model did not answer, and its process ended with it: start it again
   130  ended by Ctrl-C
   143  ended by SIGTERM before it was done (up, and consume and project without
        --drain, finish what they have in hand and end with 0)"""
@@ -45,5 +48,7 @@ def code_of(error: ChunkstoreError) -> Exit:
             return Exit.DATABASE
         case InvalidInput() | NotFound() | ModelMismatch() | MissingExtra() | ConfirmationNeeded():
             return Exit.USAGE
+        case ModelHangs():
+            return Exit.HANGS
         case _:
             return Exit.PROBLEM

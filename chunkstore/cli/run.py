@@ -27,7 +27,7 @@ def run(tokens: Sequence[str]) -> int:
         return Exit.OK
     except KeyboardInterrupt:
         code = Exit.INTERRUPTED
-    if code in (Exit.INTERRUPTED, Exit.TERMINATED):
+    if code in (Exit.INTERRUPTED, Exit.TERMINATED, Exit.HANGS):
         _end_at_once(code)
     return code
 

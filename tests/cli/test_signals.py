@@ -1,6 +1,8 @@
-"""Ctrl-C and SIGTERM: no traceback, nothing half done, nothing held."""
+"""Ctrl-C and SIGTERM: no traceback, nothing half done, nothing held; and what ends where a model hangs."""
 
 import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -106,7 +108,34 @@ def test_up_does_everything_for_collections_that_come_later(cli: Cli, docs: Path
     running = started("up", "--collect-every", "1")
     running.says("until Ctrl-C or SIGTERM")
     cli("ingest", docs, "--model", MODEL)
-    while not cli("search", "tea", "--json").json["hits"]:
+    while len(cli("search", "tea", "--json").json["hits"]) < 3:
         assert running.process.poll() is None
     running.process.send_signal(signal.SIGINT)
     assert running.end().out.splitlines()[:2] == ["chunks embedded     3", "files switched      3"]
+
+
+HANGING = """
+import threading
+from chunkstore.cli import main
+from chunkstore.models.hashing import HashingModel
+from consumers.embedding import EmbeddingConsumer
+HashingModel.embed = lambda self, texts: threading.Event().wait()
+EmbeddingConsumer.__init__.__kwdefaults__["model_seconds"] = 0.5
+main()
+"""
+
+
+@pytest.mark.parametrize("command", ["consume", "up"])
+def test_a_process_whose_model_hangs_ends_and_says_so(cli: Cli, docs: Path, command: str) -> None:
+    cli("ingest", docs, "--model", MODEL)
+    ended = subprocess.run(
+        [sys.executable, "-c", HANGING, command],
+        env=cli.environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert ended.returncode == 5, ended
+    assert "the model has not answered for 0.5 s" in ended.stderr
+    assert "Traceback" not in ended.stderr

@@ -15,8 +15,9 @@ SELECT count(*) = 0
 FROM files f
 LEFT JOIN active_versions a ON a.file = f.file
 WHERE a.version IS DISTINCT FROM f.target
+  AND f.key IS NOT NULL
 """
-"""Whether the active version of every file is its target."""
+"""Whether the active version of every file that is not erased is its target."""
 
 
 async def values(store: ChunkStore, statement: str) -> list[Any]:

@@ -22,7 +22,12 @@ EVERYTHING = 2000
 class Checker(msgspec.Struct):
     """What one reader saw, search after search, and what of it must not be."""
 
-    keys: Sequence[str] = tuple(KEYS)
+    keys: Sequence[str] | None = tuple(KEYS)
+    """The files that every search has to find, and no others; with None any, each from the first time on."""
+    deleted: set[str] = set()
+    """Files that may vanish."""
+    unsealed: set[str] = set()
+    """Files that need not be whole: their chunks were discarded, or bear no seal."""
     searches: int = 0
     files: int = 0
     """Files looked at, one in each search."""
@@ -35,9 +40,10 @@ class Checker(msgspec.Struct):
     def check(self, hits: Iterable[Hit]) -> None:
         """Takes the hits of a search that found everything there is."""
         found = list(hits)
-        self.searches += 1
-        self.faults += broken(found, self.keys)
         versions = {hit.key: hit.version for hit in found}
+        seen = {*versions} | self.newest.keys() - self.deleted
+        self.searches += 1
+        self.faults += broken(found, sorted(seen) if self.keys is None else self.keys, self.unsealed)
         self.files += len(versions)
         for key, version in versions.items():
             before = self.newest.get(key, version)
@@ -50,7 +56,7 @@ class Checker(msgspec.Struct):
 class Reader:
     """Searches for everything again and again, also while the server is away, and checks what it gets."""
 
-    def __init__(self, collection: Collection, keys: Sequence[str] = KEYS) -> None:
+    def __init__(self, collection: Collection, keys: Sequence[str] | None = KEYS) -> None:
         self._collection = collection
         (self._query,) = MODEL.embed(["file chunk upload"])
         self.checker = Checker(keys)

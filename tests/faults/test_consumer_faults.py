@@ -1,4 +1,7 @@
-"""Models that fail: what one bad chunk, a provider that is away, or a slow model may and may not do."""
+"""Models that fail: what one bad chunk, a provider that is away, or a slow model may and may not do.
+
+All of it happens to the second version of a file, under the checker of searches: see `searched`.
+"""
 
 from typing import Any
 
@@ -8,18 +11,17 @@ import pytest
 
 from chunkstore import hints
 from chunkstore.collection import Collection
-from chunkstore.errors import NeverActive, UnknownDeadLetter
-from chunkstore.model import Chunk
+from chunkstore.errors import ModelHangs, NeverActive, UnknownDeadLetter
 from chunkstore.store import ChunkStore
 from consumers.embedding import MAX_ATTEMPTS, EmbeddingConsumer
 from projections.projector import Projector
 from tests.faults.asking import until, value, values
-from tests.faults.models import BAD, MODEL, Answer, Away, Counting, Held, Tripping
+from tests.faults.fix_searched import EMBEDDED, EMBEDDED_EVENTS, TWO_LISTEN, UNFINISHED
+from tests.faults.models import BAD, MODEL, Answer, Away, Counting, Held, HeldByBad, Tripping
+from tests.faults.searching import Checker
+from tests.faults.stamped import numbered
 
-UNFINISHED = """
-SELECT count(*) FROM leases
-WHERE (consumer_group, partition, lo) NOT IN (SELECT consumer_group, partition, lo FROM done)
-"""
+pytestmark = pytest.mark.usefixtures("searched")
 
 
 def raises(vectors: Any, bad: list[int]) -> Any:
@@ -32,10 +34,6 @@ def fills(number: float) -> Answer:
         return vectors
 
     return filled
-
-
-def chunks(n: int, *, bad: int | None = None) -> list[Chunk]:
-    return [Chunk(BAD if number == bad else f"text number {number}") for number in range(n)]
 
 
 async def drain(store: ChunkStore, model: Counting, *, batch: int = 256) -> EmbeddingConsumer:
@@ -70,22 +68,22 @@ async def project(store: ChunkStore) -> None:
 async def test_a_bad_chunk_becomes_one_dead_letter_and_its_neighbours_are_embedded(
     store: ChunkStore, files: Collection, answer: Answer, reason: str
 ) -> None:
-    await files.append("doc", chunks(20, bad=7))
+    await files.append("doc", numbered(20, bad=7))
     await drain(store, Tripping(answer))
     (letter,) = await files.dead_letters()
     assert (letter.key, letter.state, letter.attempts) == ("doc", "open", MAX_ATTEMPTS)
     assert reason in letter.error
-    assert await value(store, "SELECT count(*) FROM embeddings") == 19
-    assert await value(store, UNFINISHED) == 0
+    assert await value(store, EMBEDDED) == 19
+    assert await value(store, f"SELECT count(*) FROM {UNFINISHED}") == 0
 
 
 async def test_a_bad_chunk_among_256_costs_its_neighbours_a_bounded_number_of_calls(
     store: ChunkStore, files: Collection
 ) -> None:
-    await files.append("doc", chunks(256, bad=100))
+    await files.append("doc", numbered(256, bad=100))
     model = Tripping(raises)
     await drain(store, model)
-    assert await value(store, "SELECT count(*) FROM embeddings") == 255
+    assert await value(store, EMBEDDED) == 255
     assert len(await files.dead_letters()) == 1
     halvings = 8  # 256 to 1, two calls each, and the attempts at the single chunk
     assert len(model.calls) <= 2 * halvings + MAX_ATTEMPTS
@@ -95,7 +93,7 @@ async def test_a_bad_chunk_among_256_costs_its_neighbours_a_bounded_number_of_ca
 
 
 async def test_rows_that_are_good_are_kept_when_one_is_not(store: ChunkStore, files: Collection) -> None:
-    await files.append("doc", chunks(64, bad=5))
+    await files.append("doc", numbered(64, bad=5))
     model = Tripping(fills(np.nan))
     await drain(store, model)
     paid = [text for text in model.texts if text != BAD]
@@ -103,7 +101,7 @@ async def test_rows_that_are_good_are_kept_when_one_is_not(store: ChunkStore, fi
 
 
 async def test_no_vector_that_was_refused_is_stored_anywhere(store: ChunkStore, files: Collection) -> None:
-    await files.append("doc", chunks(3, bad=1))
+    await files.append("doc", numbered(3, bad=1))
     await drain(store, Tripping(fills(np.nan)))
     bad = await value(store, f"SELECT chunk_id FROM chunks WHERE content = '{BAD}'")
     (table,) = await values(store, "SELECT search_table FROM collection_models")
@@ -114,7 +112,7 @@ async def test_no_vector_that_was_refused_is_stored_anywhere(store: ChunkStore, 
 async def test_an_error_text_lives_in_the_dead_letter_and_never_in_the_log(
     store: ChunkStore, files: Collection
 ) -> None:
-    await files.append("doc", chunks(3, bad=1))
+    await files.append("doc", numbered(3, bad=1))
     await drain(store, Tripping(raises))
     assert BAD in (await files.dead_letters())[0].error
     logged = await values(store, "SELECT e::text FROM events e")
@@ -128,7 +126,7 @@ async def test_an_error_text_lives_in_the_dead_letter_and_never_in_the_log(
 async def test_a_version_waits_on_its_dead_letter_until_that_is_retried(
     store: ChunkStore, files: Collection
 ) -> None:
-    version = await files.append("doc", chunks(5, bad=2))
+    version = await files.append("doc", numbered(5, bad=2))
     model = Tripping(raises)
     await drain(store, model)
     await project(store)
@@ -146,7 +144,7 @@ async def test_a_version_waits_on_its_dead_letter_until_that_is_retried(
 async def test_a_retried_chunk_that_fails_again_is_a_dead_letter_again(
     store: ChunkStore, files: Collection
 ) -> None:
-    await files.append("doc", chunks(5, bad=2))
+    await files.append("doc", numbered(5, bad=2))
     model = Tripping(raises)
     await drain(store, model)
     (first,) = await files.dead_letters()
@@ -158,21 +156,23 @@ async def test_a_retried_chunk_that_fails_again_is_a_dead_letter_again(
 
 
 async def test_discarding_lets_the_version_activate_without_the_chunk(
-    store: ChunkStore, files: Collection
+    store: ChunkStore, files: Collection, searched: Checker
 ) -> None:
-    version = await files.append("doc", chunks(5, bad=2))
+    searched.unsealed.add("doc")
+    version = await files.append("doc", numbered(5, bad=2))
     await drain(store, Tripping(raises))
     await files.discard((await files.dead_letters())[0].chunk_id)
     await project(store)
     await files.wait_until_active(version, timeout=5)
     assert sorted(hit.ordinal for hit in await files.search("text", k=10)) == [0, 1, 3, 4]
-    assert (await files.history("doc"))[0].discarded == 1
+    assert (await files.history("doc"))[-1].discarded == 1
 
 
 async def test_a_discarded_chunk_that_is_taken_back_is_searchable_again(
-    store: ChunkStore, files: Collection
+    store: ChunkStore, files: Collection, searched: Checker
 ) -> None:
-    await files.append("doc", chunks(5, bad=2))
+    searched.unsealed.add("doc")
+    await files.append("doc", numbered(5, bad=2))
     model = Tripping(raises)
     await drain(store, model)
     (letter,) = await files.dead_letters()
@@ -186,31 +186,33 @@ async def test_a_discarded_chunk_that_is_taken_back_is_searchable_again(
 
 
 async def test_an_unchanged_append_retries_an_open_dead_letter_and_no_discarded_one(
-    store: ChunkStore, files: Collection
+    store: ChunkStore, files: Collection, searched: Checker
 ) -> None:
+    searched.unsealed.add("discarded")
     model = Tripping(raises)
     for key in ("open", "discarded"):
-        await files.append(key, chunks(3, bad=1))
+        await files.append(key, numbered(3, bad=1))
         await drain(store, model)
     paid = model.texts.count(BAD)
     letters = {letter.key: letter.chunk_id for letter in await files.dead_letters()}
     await files.discard(letters["discarded"])
     model.cured = True
     for key in letters:
-        assert (await files.append(key, chunks(3, bad=1))).unchanged
+        assert (await files.append(key, numbered(3, bad=1))).unchanged
     await drain(store, model)
     assert [letter.key for letter in await files.dead_letters()] == ["discarded"]
     assert model.texts.count(BAD) == paid + 1
 
 
 async def test_a_chunk_that_is_discarded_after_it_was_logged_again_is_not_paid_for(
-    store: ChunkStore, files: Collection
+    store: ChunkStore, files: Collection, searched: Checker
 ) -> None:
+    searched.unsealed.add("doc")
     model = Tripping(raises)
-    await files.append("doc", chunks(3, bad=1))
+    await files.append("doc", numbered(3, bad=1))
     await drain(store, model)
     paid = len(model.texts)
-    assert (await files.append("doc", chunks(3, bad=1))).unchanged
+    assert (await files.append("doc", numbered(3, bad=1))).unchanged
     await files.discard((await files.dead_letters())[0].chunk_id)
     await drain(store, model)
     assert len(model.texts) == paid
@@ -219,7 +221,7 @@ async def test_a_chunk_that_is_discarded_after_it_was_logged_again_is_not_paid_f
 async def test_a_chunk_without_a_dead_letter_cannot_be_retried_or_discarded(
     store: ChunkStore, files: Collection
 ) -> None:
-    await files.append("doc", chunks(1))
+    await files.append("doc", numbered(1))
     await drain(store, Counting())
     chunk = await value(store, "SELECT chunk_id FROM chunks")
     with pytest.raises(UnknownDeadLetter):
@@ -236,7 +238,7 @@ async def test_a_provider_that_is_away_consumes_no_attempts(
     store: ChunkStore, files: Collection, n: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("consumers.breaker._FIRST_PAUSE", 0.02)
-    await files.append("doc", chunks(n))
+    await files.append("doc", numbered(n))
     model = Away(times=MAX_ATTEMPTS + 2)
     consumer = await drain(store, model)
     assert await files.dead_letters() == []
@@ -248,17 +250,17 @@ async def test_a_provider_that_is_away_consumes_no_attempts(
 async def test_while_a_provider_is_away_it_is_asked_once_a_pause_and_holds_no_range(
     store: ChunkStore, files: Collection
 ) -> None:
-    await files.append("doc", chunks(40))
+    await files.append("doc", numbered(40))
     model = Away(times=1000)
     stop = anyio.Event()
     async with anyio.create_task_group() as tasks:
         consumer = EmbeddingConsumer(store, model, batch=10)
         tasks.start_soon(lambda: consumer.run(stop=stop))
-        await until(store, "SELECT count(*) > 0 AND bool_and(owner IS NULL) FROM leases")
+        await until(store, f"SELECT count(*) > 0 AND bool_and(owner IS NULL) FROM {UNFINISHED}")
         asked = len(model.calls)
         stop.set()
     assert asked == 1
-    assert await value(store, "SELECT count(*) FROM embeddings") == 0
+    assert await value(store, EMBEDDED) == 0
 
 
 # --- a slow model ---------------------------------------------------------------------------------
@@ -267,18 +269,18 @@ async def test_while_a_provider_is_away_it_is_asked_once_a_pause_and_holds_no_ra
 async def test_renewal_keeps_the_range_of_a_model_that_is_slower_than_its_lease(
     store: ChunkStore, files: Collection
 ) -> None:
-    version = await files.append("doc", chunks(5))
+    version = await files.append("doc", numbered(5))
     model, idle = Held(), Counting()
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(lambda: EmbeddingConsumer(store, model, lease_seconds=1.5).run(drain=True))
-        await until(store, "SELECT count(*) = 1 FROM leases")
-        first = await value(store, "SELECT expires FROM leases")
+        await until(store, f"SELECT count(*) = 1 FROM {UNFINISHED}")
+        first = await value(store, f"SELECT expires FROM {UNFINISHED}")
         tasks.start_soon(lambda: EmbeddingConsumer(store, idle).run(drain=True))
         await until(store, f"SELECT clock_timestamp() > timestamptz '{first}' + interval '0.5 s'")
         model.go.set()
     assert (len(model.calls), idle.calls) == (1, [])
-    assert await values(store, "SELECT (epoch, attempts)::text FROM leases") == ["(1,0)"]
-    assert await value(store, "SELECT count(*) FROM embeddings") == version.chunks
+    assert await values(store, "SELECT DISTINCT (epoch, attempts)::text FROM leases") == ["(1,0)"]
+    assert await value(store, EMBEDDED) == version.chunks
 
 
 async def test_without_renewal_the_range_is_taken_over_and_the_late_answer_changes_nothing(
@@ -286,22 +288,75 @@ async def test_without_renewal_the_range_is_taken_over_and_the_late_answer_chang
 ) -> None:
     monkeypatch.setattr(hints, "FIRST_POLL", 60.0)  # the one who lost the range is not to take it over itself
     monkeypatch.setattr(hints, "LONGEST_POLL", 60.0)
-    await files.append("doc", chunks(5))
+    await files.append("doc", numbered(5))
     slow, quick, stop = Held(), Held(), anyio.Event()
     async with anyio.create_task_group() as tasks:
         async with anyio.create_task_group() as zombie:
             zombie.start_soon(lambda: EmbeddingConsumer(store, slow).run(stop=stop))
-            await until(store, "SELECT count(*) = 1 FROM leases")
+            await until(store, f"SELECT count(*) = 1 FROM {UNFINISHED}")
             await value(store, "UPDATE leases SET expires = '-infinity' RETURNING 1")
             tasks.start_soon(lambda: EmbeddingConsumer(store, quick).run(drain=True))
-            await until(store, "SELECT epoch = 2 FROM leases")
+            await until(store, f"SELECT epoch = 2 FROM {UNFINISHED}")
             slow.go.set()
             stop.set()
-        assert await value(store, "SELECT count(*) FROM embeddings") == 0
-        assert await value(store, "SELECT count(*) FROM done") == 0
+        assert await value(store, EMBEDDED) == 0
+        assert await value(store, f"SELECT count(*) FROM {UNFINISHED}") == 1
         quick.go.set()
-    assert await value(store, "SELECT count(*) FROM embeddings") == 5
-    assert await value(store, "SELECT count(*) FROM events WHERE type = 'chunks_embedded'") == 1
+    assert await value(store, EMBEDDED) == 5
+    assert await value(store, EMBEDDED_EVENTS) == 1
+
+
+# --- a model that hangs ---------------------------------------------------------------------------
+
+
+async def hangs(store: ChunkStore, model: Held, batch: int = 256) -> None:
+    """Returns when a consumer has given the model up; both its times are short."""
+    model.began.clear()
+    consumer = EmbeddingConsumer(store, model, batch=batch, lease_seconds=0.5, model_seconds=0.2)
+    with anyio.fail_after(30), pytest.raises(ModelHangs):
+        await consumer.run()
+    assert model.began.is_set()
+
+
+async def test_a_model_that_hangs_ends_its_consumer_and_its_range_is_taken_over(
+    store: ChunkStore, files: Collection
+) -> None:
+    await files.append("doc", numbered(5))
+    model = Held()
+    await hangs(store, model)
+    assert await value(store, f"SELECT owner IS NOT NULL FROM {UNFINISHED}"), "it was given back"
+    assert (await drain(store, Counting())).report.embedded == 5
+    assert await value(store, "SELECT (epoch, attempts)::text FROM leases ORDER BY epoch DESC") == "(2,1)"
+    model.go.set()
+
+
+async def test_a_chunk_that_hangs_its_model_is_a_dead_letter_after_its_attempts(
+    store: ChunkStore, files: Collection
+) -> None:
+    await files.append("doc", numbered(2, bad=0))
+    model = HeldByBad()
+    for _ in range(MAX_ATTEMPTS):
+        await hangs(store, model, batch=1)
+    await drain(store, Counting())
+    (letter,) = await files.dead_letters()
+    assert (letter.key, letter.attempts) == ("doc", MAX_ATTEMPTS)
+    assert await value(store, EMBEDDED) == 1
+    model.go.set()
+
+
+async def test_a_consumer_that_waits_for_work_is_not_taken_for_one_whose_model_hangs(
+    store: ChunkStore, files: Collection
+) -> None:
+    await files.append("doc", numbered(5))
+    stop = anyio.Event()
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(lambda: EmbeddingConsumer(store, Counting(), model_seconds=0.2).run(stop=stop))
+        await until(store, EMBEDDED)
+        idle = await value(store, "SELECT clock_timestamp()")
+        await until(store, f"SELECT clock_timestamp() > timestamptz '{idle}' + interval '0.5 s'")
+        await files.append("doc", numbered(6))
+        await until(store, f"SELECT ({EMBEDDED}) > 5")
+        stop.set()
 
 
 # --- wake-up --------------------------------------------------------------------------------------
@@ -327,7 +382,7 @@ async def woken(store: ChunkStore, files: Collection) -> None:
     stop = anyio.Event()
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(lambda: EmbeddingConsumer(store, Counting()).run(stop=stop))
-        await until(store, "SELECT count(*) = 1 FROM pg_stat_activity WHERE query LIKE 'LISTEN chunkstore%'")
-        await files.append("doc", chunks(1))
-        await until(store, "SELECT count(*) = 1 FROM embeddings", seconds=15)
+        await until(store, TWO_LISTEN)
+        await files.append("doc", numbered(1))
+        await until(store, EMBEDDED, seconds=15)
         stop.set()

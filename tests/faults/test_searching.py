@@ -34,8 +34,8 @@ def whole(key: str, version: int) -> list[Hit]:
 BOTH = [*whole("a.md", 2), *whole("b.md", 1)]
 
 
-def checked(*results: list[Hit]) -> list[str]:
-    checker = Checker(KEYS, faults=[], newest={})
+def checked(*results: list[Hit], by: Checker | None = None) -> list[str]:
+    checker = by or Checker(KEYS)
     for found in results:
         checker.check(found)
     assert checker.searches == len(results)
@@ -75,3 +75,18 @@ def test_a_result_that_must_not_be_is_told(found: list[Hit], told: str) -> None:
 
 def test_an_older_version_after_a_newer_one_is_told() -> None:
     assert checked(BOTH, [*whole("a.md", 1), *whole("b.md", 1)]) == ["a.md: version 1 after version 2"]
+
+
+def test_of_keys_that_nobody_named_each_has_to_be_found_from_the_first_time_on() -> None:
+    assert checked([], whole("a.md", 1), BOTH, by=Checker(None)) == []
+    assert checked(BOTH, whole("a.md", 2), by=Checker(None)) == ["b.md: not found at all"]
+
+
+def test_a_file_that_is_deleted_may_vanish() -> None:
+    assert checked(BOTH, whole("a.md", 2), by=Checker(None, deleted={"b.md"})) == []
+
+
+def test_a_file_without_a_seal_is_of_one_version_all_the_same() -> None:
+    one, other = hits("a.md", 1, [Chunk("x")]), hits("a.md", 2, [Chunk("x")])
+    assert checked(one, by=Checker(None, unsealed={"a.md"})) == []
+    assert checked([*one, *other], by=Checker(None, unsealed={"a.md"})) == ["a.md: versions [1, 2] mixed"]

@@ -14,43 +14,48 @@ from chunkstore.store import ChunkStore
 from consumers.embedding import MAX_ATTEMPTS, EmbeddingConsumer
 from tests.faults.asking import until, value, values
 from tests.faults.fix_processes import Fleet, Process
+from tests.faults.fix_searched import EMBEDDED, EMBEDDED_EVENTS, TWO_LISTEN, UNFINISHED
 from tests.faults.models import BAD, MODEL
+from tests.faults.searching import Checker
+from tests.faults.stamped import numbered
 
-ONE_IN_HAND = "SELECT count(*) = 1 FROM leases WHERE owner IS NOT NULL"
-TWO_IN_HAND = "SELECT count(*) = 2 FROM leases WHERE owner IS NOT NULL"
+ONE_IN_HAND = f"SELECT count(*) = 1 FROM {UNFINISHED} AND owner IS NOT NULL"
+TWO_IN_HAND = f"SELECT count(*) = 2 FROM {UNFINISHED} AND owner IS NOT NULL"
 
+EMBEDDINGS_LOGGED = "SELECT e::text FROM events e WHERE type = 'chunks_embedded'"
 
-def chunks(n: int) -> list[Chunk]:
-    return [Chunk(f"text number {number}") for number in range(n)]
+under_the_checker = pytest.mark.usefixtures("searched")
+"""Searches go on, and a version of `doc` is there already."""
 
 
 def open_gate(fleet: Fleet, process: Process) -> None:
     (fleet.where.folder / f"{process.name}.go").touch()
 
 
+@under_the_checker
 async def test_sigterm_finishes_the_range_in_the_model_and_gives_back_what_is_only_read(
     fleet: Fleet, store: ChunkStore, files: Collection
 ) -> None:
-    await files.append("doc", chunks(30))
+    await files.append("doc", numbered(30))
     process = fleet.start("consume-gated")
     await until(store, TWO_IN_HAND)
     await process.terminate()
     open_gate(fleet, process)
     assert await process.ended() == 0, process.errors
-    assert await value(store, "SELECT count(*) FROM embeddings") == 10
-    assert await values(store, "SELECT lo FROM done") == [0]
-    assert await values(store, "SELECT (lo, owner, epoch, attempts)::text FROM leases WHERE lo > 0") == [
+    assert await value(store, EMBEDDED) == 10
+    assert await values(store, f"SELECT (hi - lo, owner, epoch, attempts)::text FROM {UNFINISHED}") == [
         "(10,,1,0)"
     ]
     report = await EmbeddingConsumer(store, MODEL).run(drain=True)
     assert report.embedded == 20
 
 
+@under_the_checker
 async def test_sigterm_ends_a_consumer_that_waits_for_work(
     fleet: Fleet, store: ChunkStore, files: Collection
 ) -> None:
     process = fleet.start("consume")
-    await until(store, "SELECT count(*) > 0 FROM pg_stat_activity WHERE query LIKE 'LISTEN chunkstore%'")
+    await until(store, TWO_LISTEN)
     await process.stop()
 
 
@@ -71,14 +76,15 @@ async def test_sigterm_ends_a_process_whose_server_is_gone(
     assert await process.ended() is not None, f"{role} hangs"
 
 
+@under_the_checker
 async def test_a_consumer_that_was_frozen_past_its_lease_changes_nothing_when_it_wakes(
     fleet: Fleet, store: ChunkStore, files: Collection
 ) -> None:
-    await files.append("doc", chunks(10))
+    await files.append("doc", numbered(10))
     zombie = fleet.start("consume-gated")
     await until(store, ONE_IN_HAND)
     zombie.signal(signal.SIGSTOP)
-    await until(store, "SELECT expires < clock_timestamp() FROM leases")
+    await until(store, f"SELECT expires < clock_timestamp() FROM {UNFINISHED}")
     async with store.database.transaction() as conn:
         taken = await leases.claim(
             conn, leases.embedding_group(files._serving.model), batch=10, seconds=60, owner="test"
@@ -92,26 +98,28 @@ async def test_a_consumer_that_was_frozen_past_its_lease_changes_nothing_when_it
     await zombie.stop()
 
     assert await values(store, "SELECT l::text FROM leases l") == held
-    assert await value(store, "SELECT count(*) FROM embeddings") == 0
-    assert await value(store, "SELECT count(*) FROM done") == 0
-    assert await value(store, "SELECT count(*) FROM events WHERE type = 'chunks_embedded'") == 0
+    assert await value(store, EMBEDDED) == 0
+    assert await value(store, EMBEDDED_EVENTS) == 0
+    async with store.database.transaction() as conn:
+        await leases.release(conn, taken)
 
 
+@under_the_checker
 async def test_a_frozen_consumer_whose_range_somebody_finished_adds_nothing_to_it(
     fleet: Fleet, store: ChunkStore, files: Collection
 ) -> None:
-    await files.append("doc", chunks(10))
+    await files.append("doc", numbered(10))
     zombie = fleet.start("consume-gated")
     await until(store, ONE_IN_HAND)
     zombie.signal(signal.SIGSTOP)
     report = await EmbeddingConsumer(store, MODEL).run(drain=True)
     assert report.embedded == 10
-    events = await values(store, "SELECT e::text FROM events e")
+    events = await values(store, EMBEDDINGS_LOGGED)
 
     zombie.signal(signal.SIGCONT)
     open_gate(fleet, zombie)
     await zombie.stop()
-    assert await values(store, "SELECT e::text FROM events e") == events
+    assert await values(store, EMBEDDINGS_LOGGED) == events
 
 
 async def deaths_until(fleet: Fleet, store: ChunkStore, statement: str) -> int:
@@ -133,10 +141,11 @@ async def deaths_until(fleet: Fleet, store: ChunkStore, statement: str) -> int:
     return deaths
 
 
+@under_the_checker
 async def test_a_chunk_that_kills_its_consumer_is_a_dead_letter_after_a_bounded_number_of_deaths(
     fleet: Fleet, store: ChunkStore, files: Collection
 ) -> None:
-    await files.append("doc", [*chunks(5), Chunk(BAD), *chunks(12)[6:]])
+    await files.append("doc", numbered(12, bad=5))
     deaths = await deaths_until(fleet, store, "SELECT count(*) = 1 FROM dead_letters")
     halvings = 3  # a range of 8, each level at its second expiry
     assert deaths == 2 * halvings + MAX_ATTEMPTS
@@ -144,11 +153,11 @@ async def test_a_chunk_that_kills_its_consumer_is_a_dead_letter_after_a_bounded_
     (letter,) = await files.dead_letters()
     assert (letter.key, letter.attempts) == ("doc", MAX_ATTEMPTS)
     assert "died" in letter.error
-    assert await value(store, "SELECT count(*) FROM embeddings") == 11
+    assert await value(store, EMBEDDED) == 11
 
 
 async def test_a_chunk_that_kills_its_consumer_takes_no_chunk_with_it_that_was_only_read(
-    fleet: Fleet, store: ChunkStore, files: Collection
+    fleet: Fleet, store: ChunkStore, files: Collection, searched: Checker
 ) -> None:
     for number in range(100):
         await files.append(f"doc-{number}", [])
@@ -156,9 +165,10 @@ async def test_a_chunk_that_kills_its_consumer_takes_no_chunk_with_it_that_was_o
     keys = await values(
         store, "SELECT min(key) FROM files WHERE partition < 3 GROUP BY partition ORDER BY partition"
     )
+    searched.unsealed.update(keys)
     for key, text in zip(keys, ["before", BAD, "after"], strict=True):
         await files.append(key, [Chunk(text)])
     await deaths_until(fleet, store, "SELECT count(*) > 0 FROM dead_letters")
     await EmbeddingConsumer(store, MODEL).run(drain=True)
     assert [letter.key for letter in await files.dead_letters()] == [keys[1]]
-    assert await value(store, "SELECT count(*) FROM embeddings") == 2
+    assert await value(store, EMBEDDED) == 2

@@ -49,7 +49,14 @@ class Side:
     def loop(self, model: int = 0, *, batch: int = 2) -> Loop:
         """A consumer that has claimed nothing yet."""
         group = leases.embedding_group(self.models[model])
-        return Loop(self.database, group, self.handlers[model], batching=Batching(batch), lease_seconds=60.0)
+        return Loop(
+            self.database,
+            group,
+            self.handlers[model],
+            batching=Batching(batch),
+            lease_seconds=60.0,
+            model_seconds=60.0,
+        )
 
     async def settle(self, held: Held, error: str | None = None) -> None:
         """Ends a range as its consumer does: with vectors, or with the model's error."""
