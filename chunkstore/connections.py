@@ -41,10 +41,11 @@ WHERE current_setting('idle_in_transaction_session_timeout') = '0'
 class Session(msgspec.Struct, frozen=True):
     """What was found out about the server, and what sessions and transactions on it begin with."""
 
-    search_path: str
     begin: bytes
     begin_snapshot: bytes
     set_session: bytes
+    standing: dict[str, str]
+    """Settings under which a statement of its own runs as in a transaction that this session begins."""
     adapters: AdaptersMap
     has_iterative_scans: bool
     incarnation: str
@@ -58,10 +59,10 @@ class Session(msgspec.Struct, frozen=True):
         path = sql.SQL(", ").join(map(sql.Identifier, dict.fromkeys((schema, extension)))).as_string()
         set_local = f"; SET LOCAL search_path = {path};".encode()
         return cls(
-            search_path=path,
             begin=READ_COMMITTED + set_local,
             begin_snapshot=b"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY" + set_local,
             set_session=f"SET search_path = {path}".encode(),
+            standing={"search_path": path, "default_transaction_isolation": "read committed"},
             adapters=arrays.adapters(vector_type),
             has_iterative_scans=server.has_iterative_scans,
             incarnation=server.incarnation,

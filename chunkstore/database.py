@@ -4,24 +4,23 @@ Keeps rule 1: every transaction is READ COMMITTED and says so itself, in the mes
 connection goes to the store that was opened: not to another one that was put in its place meanwhile.
 """
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from pathlib import Path
 from time import monotonic
 from typing import Self, TypeVar
-from weakref import WeakSet
+from weakref import WeakKeyDictionary, WeakSet
 
 import anyio
 import anyio.to_thread
 import psycopg
 from psycopg import AsyncConnection
 from psycopg.pq import TransactionStatus
-from psycopg.rows import kwargs_row
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
-from chunkstore import connections, embedded, requirements, settings
+from chunkstore import connections, embedded, requirements, rows, settings
 from chunkstore import migrate as migrations
-from chunkstore.connections import READ_COMMITTED, Session
+from chunkstore.connections import Session
 from chunkstore.dsn import Dsn
 from chunkstore.embedded import EmbeddedServer
 from chunkstore.errors import ChunkstoreError, DatabaseError, StoreReplaced
@@ -59,6 +58,7 @@ class Database:
         self._pool = pool
         self._server = server
         self._recognised = WeakSet[AsyncConnection]()
+        self._settings = WeakKeyDictionary[AsyncConnection, dict[str, str]]()
         self._lost = 0.0
 
     @classmethod
@@ -123,26 +123,22 @@ class Database:
         return self._transaction(self._session.begin_snapshot + settings)
 
     async def ask(
-        self, statement: Statement, params: Params, *, settings: Mapping[str, str], row: Callable[..., T]
+        self, statement: Statement, params: Params, *, settings: dict[str, str], row: Callable[..., T]
     ) -> list[T]:
         """The rows of one statement that reads, each made a `row` from its columns by name.
 
-        As alone in a `transaction` with these settings, but all of it in one round trip.
+        As alone in a `transaction` with these settings, but in one round trip: its connection keeps them.
         """
-        settings = {"search_path": self._session.search_path, **settings}
-        places = ", ".join(f"set_config('{name}', %({name})s, true)" for name in settings)
+        if self._session.pooled:  # the server's session is not the connection's own
+            async with self.transaction() as connection:
+                await _set(connection, settings, local=True)
+                return await rows.fetch_all(connection, statement, params, row=row)
+        needed = self._session.standing | settings
         async with self._lent() as connection:
-            cursor = connection.cursor(binary=True, row_factory=kwargs_row(row))
-            try:
-                async with connection.pipeline():
-                    await connection.execute(READ_COMMITTED, prepare=True)
-                    await connection.execute(f"SELECT {places}".encode(), settings)
-                    await cursor.execute(statement, params)
-                    await connection.execute(b"COMMIT", prepare=True)
-                return await cursor.fetchall()
-            except anyio.get_cancelled_exc_class():
-                await connection.close()  # to leave the pipeline was cancelled as well
-                raise
+            if self._settings.get(connection) != needed:
+                await _set(connection, needed, local=False)
+                self._settings[connection] = needed
+            return await rows.fetch_all(connection, statement, params, row=row)
 
     @asynccontextmanager
     async def _transaction(self, begin: bytes) -> AsyncIterator[AsyncConnection]:
@@ -251,6 +247,13 @@ class Database:
 
     def __repr__(self) -> str:
         return f"Database(schema={self.schema!r}, dsn={self._dsn!r})"
+
+
+async def _set(connection: AsyncConnection, settings: dict[str, str], *, local: bool) -> None:
+    """Sets them for the transaction, or for the session; an extension may be loaded later than its own."""
+    if settings:
+        each = ", ".join(f"set_config('{name}', %({name})s, {local})" for name in settings)
+        await connection.execute(f"SELECT {each}".encode(), settings, prepare=False)
 
 
 async def _commit(connection: AsyncConnection) -> None:

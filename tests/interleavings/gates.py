@@ -19,6 +19,7 @@ from chunkstore.answers import Answering
 INNER = 1000
 """Statement k that a side sends has the number k * INNER; those of the functions that it calls follow."""
 
+_SEARCH = "WITH nearest"
 _STATEMENT = re.compile(r"\b(SELECT|INSERT|UPDATE|DELETE|EXECUTE|PERFORM)\b")
 
 _HALT = """
@@ -104,8 +105,9 @@ class Watch:
 
         class Watched(Answering):
             async def wait(self, gen: Any, *args: Any, **kwargs: Any) -> Any:
-                if watch.counts_on(self, pipelined=self._pipeline is not None):
-                    await watch.pass_through(_text_of(gen), self._count)
+                text = _text_of(gen)
+                if watch.counts_on(self, text):
+                    await watch.pass_through(text, self._count)
                 try:
                     return await super().wait(gen, *args, **kwargs)
                 except psycopg.Error as error:
@@ -113,24 +115,18 @@ class Watch:
                     raise
 
             async def _count(self, at: str) -> None:
-                if self._pipeline is not None:
-                    return  # no function is called in one
                 command = f"SELECT set_config('interleavings.at', '{at}', false)"
                 await super().wait(self._exec_command(command.encode()))
 
         return Watched
 
-    def counts_on(self, connection: AsyncConnection[Any], *, pipelined: bool) -> bool:
-        """Whether what a connection is about to do is a statement of the side, sent within a transaction."""
-        begun = pipelined or connection.pgconn.transaction_status == TransactionStatus.INTRANS
-        return self.counts and begun and connection.info.backend_pid in self.pids
+    def counts_on(self, connection: AsyncConnection[Any], text: str) -> bool:
+        """Whether a statement is one of the side's: sent within a transaction, or the one of a search."""
+        counts = connection.pgconn.transaction_status == TransactionStatus.INTRANS or text.startswith(_SEARCH)
+        return self.counts and counts and connection.info.backend_pid in self.pids
 
     async def pass_through(self, text: str, count: Callable[[str], Awaitable[None]]) -> None:
         """Passes through the gate before a statement that is sent, or stays there while it is shut."""
-        if text in {"enter", "exit"}:
-            return  # of a pipeline: nothing is sent
-        if text.startswith("BEGIN"):
-            return  # in one: nothing is begun before it
         self._sent += 1
         number = self._sent * INNER
         self._pass(Point(number, text))

@@ -152,7 +152,7 @@ def test_calls_from_several_threads_do_not_mix(model: EncoderModel) -> None:
     with ThreadPoolExecutor(8) as pool:
         together = list(pool.map(lambda text: model.embed([text] * 3 + REAL)[0], REAL * 4))
     for vector, expected in zip(together, alone * 4, strict=True):
-        np.testing.assert_allclose(vector, expected, atol=1e-5)
+        assert vector @ expected > 0.9999  # in bfloat16 a vector depends a little on its neighbours
 
 
 def test_neither_opening_nor_embedding_imports_torch() -> None:
