@@ -109,10 +109,6 @@ BEGIN
 
     _named := ARRAY(SELECT DISTINCT unnest(s.chunks) FROM segments s WHERE s.segment = ANY (_garbage));
     _reachable := named_by(_file, _live, _named);
-    PERFORM remove_superseded(cm.model, _file, _reachable)
-    FROM collection_models cm
-    WHERE cm.collection = _collection AND _reachable <> '{}'
-    ORDER BY cm.model;
     _unreachable := ARRAY(SELECT unnest(_named) EXCEPT SELECT unnest(_reachable));
     SELECT coalesce(array_agg(locked.chunk_id), '{}')
     INTO _locked
@@ -127,6 +123,11 @@ BEGIN
     ) AS locked;
     PERFORM delete_chunks(_collection, _locked);
     swept := cardinality(_locked);
+    -- Now, not before: delete_chunks() has taken what keeps a swap away from the search tables.
+    PERFORM remove_superseded(cm.model, _file, _reachable)
+    FROM collection_models cm
+    WHERE cm.collection = _collection AND _reachable <> '{}'
+    ORDER BY cm.model;
 
     _unreachable := ARRAY(SELECT chunk_id FROM chunks WHERE chunk_id = ANY (_unreachable) AND file = _file);
     IF swept < _limit THEN

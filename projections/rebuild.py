@@ -38,7 +38,8 @@ class RebuildReport(msgspec.Struct, frozen=True):
 async def rebuild(store: ChunkStore, collection: str, model: str | None = None) -> RebuildReport:
     """Rebuilds the search and active tables of a collection's model (the serving one).
 
-    Raises UnknownCollection, UnknownModel, and Conflict where another rebuild of the same is running.
+    Raises UnknownCollection, UnknownModel, and Conflict where another rebuild of the same is running, or
+    this one was taken for abandoned after its connections were lost.
     """
     async with store.database.transaction() as conn:
         row = await catalog.find(conn, collection)
@@ -120,6 +121,7 @@ class _Rebuild:
         copied = 0
         for start in range(0, len(segments), _SEGMENTS):
             async with self._database.transaction() as conn:
+                await self._hold(conn, REBUILD.hold_tables)
                 batch = {"segments": segments[start : start + _SEGMENTS]}
                 chunks = await rows.fetch_values(conn, REBUILD.lock_chunks, batch)
                 copied += await self._copy_vectors(conn, chunks)
@@ -132,7 +134,7 @@ class _Rebuild:
             group = leases.projector_group(self._model.model)
             await conn.execute(REBUILD.lock_checkpoints, {"group": group})
             await conn.execute(REBUILD.lock_files, self._params)
-            await conn.execute(REBUILD.lock_tables, self._params)
+            await self._hold(conn, REBUILD.lock_tables)
             await conn.execute(REBUILD.with_tables("stop_staging", search=self._model.search_table))
             await conn.execute(self._with_numbers("replay"))
             filled = await conn.execute(REBUILD.with_tables("fill_active", active=self._active))
@@ -145,6 +147,13 @@ class _Rebuild:
             await conn.execute(self._with_numbers("forget_unreplayed"))
             await self._flip(conn)
         return filled.rowcount, late
+
+    async def _hold(self, conn: AsyncConnection[Any], statement: bytes) -> None:
+        if await rows.fetch_value(conn, statement, self._params) is None:
+            raise Conflict(
+                f"the rebuild of {self._name!r} for {self._model.name!r} was taken for abandoned and its"
+                " tables were dropped, because the connection that holds its lock was lost; run it again"
+            )
 
     async def _flip(self, conn: AsyncConnection[Any]) -> None:
         live = {"search": self._model.search_table, "active": self._model.active_table}

@@ -36,6 +36,15 @@ FROM collection_models cm
 WHERE cm.collection = %(collection)s
   AND cm.model = %(model)s;
 
+-- name: hold_tables
+-- Keeps the rebuild's tables for the transaction; no row where they were dropped as abandoned.
+SELECT model
+FROM collection_models
+WHERE collection = %(collection)s
+  AND model = %(model)s
+  AND rebuilding
+FOR SHARE;
+
 -- name: drop_tables
 DROP TABLE IF EXISTS {search}, {active};
 
@@ -88,11 +97,12 @@ ORDER BY file
 FOR KEY SHARE;
 
 -- name: lock_tables
--- Keeps sweeps, which list the tables that hold vectors, away from the swap.
+-- Keeps sweeps, which list the tables that hold vectors, away from the swap; no row as above.
 SELECT model
 FROM collection_models
 WHERE collection = %(collection)s
   AND model = %(model)s
+  AND rebuilding
 FOR UPDATE;
 
 -- name: stop_staging

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from chunkstore import Chunk, ChunkStore, Collection, rows
+from chunkstore.errors import Conflict
 from chunkstore.status import status
 from projections import indexes
 from projections.collector import COLLECTOR, CollectReport, _Run, _silent, _Swept, collect
@@ -55,6 +56,12 @@ async def test_a_sweep_removes_no_more_chunks_at_once_than_its_limit(collection:
     assert await counts(collection) == (3000, 0)
 
 
+END_WHO_REBUILDS = """
+SELECT count(pg_terminate_backend(pid, 5000))
+FROM pg_locks
+WHERE locktype = 'advisory'
+  AND classid::bigint << 32 | objid::bigint = hashtextextended(current_schema() || '.search_1_1.rebuild', 0)
+"""
 TABLES_BESIDE = (
     "SELECT count(*) FROM pg_tables WHERE tablename LIKE '%\\_rebuild' AND schemaname = current_schema()"
 )
@@ -106,6 +113,23 @@ async def test_a_killed_rebuild_whose_index_is_still_being_built_keeps_its_table
         assert await asked(store, TABLES_BESIDE) == 2
     await collect(store)
     assert await asked(store, TABLES_BESIDE) == 0
+
+
+async def test_a_rebuild_that_was_taken_for_abandoned_says_so(
+    store: ChunkStore, collection: Collection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def loses_its_lock(*_: object) -> bool:
+        assert await asked(store, END_WHO_REBUILDS) == 1
+        await collect(store)
+        assert await asked(store, TABLES_BESIDE) == 0
+        return False
+
+    monkeypatch.setattr(indexes, "build_beside", loses_its_lock)
+    await collection.append("doc", [Chunk("text")])
+    with pytest.raises(Conflict, match="abandoned"):
+        await rebuild(store, "docs")
+    monkeypatch.undo()
+    await rebuild(store, "docs")
 
 
 async def asked(store: ChunkStore, statement: str) -> int:

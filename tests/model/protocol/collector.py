@@ -145,12 +145,8 @@ def _sweep(rules: Rules, file: str) -> Steps:
         yield Statement("forget its manifests", lambda session: _forget(session, file), quiet=True)
         yield COMMIT_AT_ONCE
         return
-    if rules.keep("18 swept chunk"):
-        yield Statement(
-            "remove superseded search rows",
-            lambda s: _remove_shared(rules, s, file, segment, unreachable),
-            quiet=True,
-        )
+    if not rules.keep("order of a sweep"):
+        yield from _remove_shared(rules, file, segment, unreachable)
     seen = None
     if not rules.keep("3 sweep"):  # one statement: its snapshot is from before it has the chunks
         seen = yield Statement("see what stands on them", lambda session: standing_on(session, unreachable))
@@ -162,6 +158,8 @@ def _sweep(rules: Rules, file: str) -> Steps:
         yield Statement("delete it and the chunks", lambda session: delete_seen(session, seen, chunks))
     else:
         yield from delete_chunks(rules, chunks)
+    if rules.keep("order of a sweep"):
+        yield from _remove_shared(rules, file, segment, unreachable)
     swept = len(chunks) == len(unreachable) or not rules.keep("manifests swept last")
     if swept and rules.keep("19 decided first"):
         yield Statement("delete the segment", lambda session: session.delete("segments", segment), quiet=True)
@@ -185,12 +183,19 @@ def _garbage(rules: Rules, session: Session, file: str) -> tuple[str | None, tup
     return None, ()
 
 
-def _remove_shared(
-    rules: Rules, session: Session, file: str, segment: str, unreachable: tuple[str, ...]
-) -> None:
+def _remove_shared(rules: Rules, file: str, segment: str, unreachable: tuple[str, ...]) -> Steps:
     """Removes superseded search rows of what the segment shares with a version that stays (rule 18)."""
-    shared = [chunk for chunk in files.chunks_of(session, [segment]) if chunk not in unreachable]
-    superseded.remove_swept(rules, session, file, shared)
+    if rules.keep("18 swept chunk"):
+        yield Statement(
+            "remove superseded search rows",
+            lambda session: superseded.remove_swept(
+                rules,
+                session,
+                file,
+                [chunk for chunk in files.chunks_of(session, [segment]) if chunk not in unreachable],
+            ),
+            quiet=True,
+        )
 
 
 def _remove_listed(rules: Rules, session: Session, file: str) -> None:

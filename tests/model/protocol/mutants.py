@@ -51,6 +51,7 @@ MUTANTS = (
     Mutant("order of chunks", "a consumer locks its chunks backwards", "erase against a consumer of two chunks", "deadlock"),
     Mutant("order of the partition", "a consumer locks the partition first", ERASE, "deadlock"),
     Mutant("order of partitions", "each who adds a model locks partitions in an order of its own", "two models are added, two partitions, two writers", "deadlock"),
+    Mutant("order of a sweep", "a sweep removes superseded search rows before it holds the models", "a rebuild against the collector, and a pinned version shares a chunk", "deadlock"),
     Mutant("5 open", "nobody asks whether the version is still open", STREAM, "invariant 3"),
     Mutant("5 lock", "that is asked before the file's lock", STREAM, "invariant 3"),
     Mutant("6 counter", "a version's number is the latest plus one", STREAM, "invariant 12"),

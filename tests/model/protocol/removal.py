@@ -190,6 +190,17 @@ def of_models_and_rebuilds() -> list[Scenario]:
         ),
         Scenario("a rebuild against an erasure", lived(call(append, "A", "ab")), (*rebuild, *erasers("A"))),
         Scenario(
+            "a rebuild against the collector, and a pinned version shares a chunk",
+            lived(
+                call(append, "A", "d"),
+                before=lived(
+                    call(append, "A", "ab"), call(pin, "A", 1), call(append, "A", "ac"), served=False
+                ),
+            ),
+            (*rebuild, *collectors()),
+            collects=True,
+        ),
+        Scenario(
             "a rebuild against the collector",
             lived(a, b),
             (*rebuild, *collectors()),

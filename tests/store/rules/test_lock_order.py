@@ -12,6 +12,7 @@ import pytest
 from chunkstore import log, versions
 from chunkstore.events import ModelAdded
 from chunkstore.model import ModelId
+from projections import collector
 from tests.store.rules.fix_interleave import Session, World
 
 EVENT = ModelAdded(collection=1, model=ModelId(1))
@@ -223,3 +224,44 @@ async def test_lock_order_partitions_are_locked_by_their_number(world: World) ->
 async def test_without_lock_order_partitions_locked_backwards_deadlock(world: World) -> None:
     await world.without("lock_all_partitions", "ORDER BY partition", "ORDER BY partition DESC")
     assert "DeadlockDetected" in await a_new_model_meets_a_transaction_that_logs_twice(world)
+
+
+# --- the search tables' row before search rows ------------------------------------------------------
+
+CHUNKS_GO = "PERFORM delete_chunks(_collection, _locked);"
+SEARCH_ROWS_FIRST = (
+    "PERFORM remove_superseded(cm.model, _file, _reachable)"
+    f" FROM collection_models cm WHERE cm.collection = _collection; {CHUNKS_GO}"
+)
+
+
+async def a_sweep_that_clears_search_rows_meets_a_swap(world: World) -> list[str]:
+    """The swap has the row that names the search table when the sweep comes, and goes on to the table."""
+    await world.append("doc", "one", "shared")
+    await world.collection.pin("doc", 1)
+    await world.append("doc", "two", "shared")
+    await world.drain()
+    await world.activate("doc")
+    for content in ("three", "four", "five"):
+        await world.append("doc", content)
+    await world.drain()
+    await world.activate("doc")
+    await collector._Run(world.store, collector.CollectReport(), collector._silent).decide(None)
+    file = await world.file_of("doc")
+    swap, sweeper = await world.begun(), await world.begun()
+    await swap.value("SELECT 1 FROM collection_models FOR UPDATE")
+    sweep = sweeper.value("SELECT sweep_segments(%(file)s, 1, 1000)", file=file)
+    sweeping = await world.waits(sweep, on=swap)
+    table = f"LOCK TABLE {world.search_table} IN SHARE ROW EXCLUSIVE MODE"
+    outcome = await ended(asyncio.create_task(swap.conn.execute(table.encode())))
+    await swap.rollback()
+    return outcome + await ended(sweeping)
+
+
+async def test_lock_order_a_sweep_holds_the_search_tables_before_their_rows(world: World) -> None:
+    assert await a_sweep_that_clears_search_rows_meets_a_swap(world) == ["done", "done"]
+
+
+async def test_without_lock_order_a_sweep_that_begins_at_the_search_rows_deadlocks(world: World) -> None:
+    await world.without("sweep_segments", CHUNKS_GO, SEARCH_ROWS_FIRST)
+    assert "DeadlockDetected" in await a_sweep_that_clears_search_rows_meets_a_swap(world)
