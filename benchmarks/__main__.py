@@ -18,8 +18,10 @@ from benchmarks.harness import Result
 NAMES = (
     "append",
     "claim_complete",
+    "job_queues",
     "store_vectors",
     "first_ingest",
+    "bulk_index",
     "reingest",
     "switch",
     "search",
