@@ -25,6 +25,7 @@ NAMES = (
     "reingest",
     "switch",
     "search",
+    "aging",
     "model_busy",
     "million",
 )
