@@ -53,7 +53,7 @@ async def main(setup: Setup) -> list[Result]:
         ours,
         by_hand,
         name="binary COPY and CREATE INDEX by hand, the same operators and memory",
-        rounds=setup.rounds(3),
+        rounds=setup.rounds(5),
         target=Target("≤", 1.15),
     )
     note = f"all active after {statistics.median(until_active[1:]):.1f} s"
