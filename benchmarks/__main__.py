@@ -18,11 +18,14 @@ from benchmarks.harness import Result
 NAMES = (
     "append",
     "claim_complete",
+    "job_queues",
     "store_vectors",
     "first_ingest",
     "reingest",
+    "bulk_index",
     "switch",
     "search",
+    "aging",
     "model_busy",
     "million",
 )

@@ -10,13 +10,13 @@ import numpy as np
 from psycopg import AsyncConnection
 
 from benchmarks import material
-from benchmarks.harness import Result, Setup, Stopwatch, Target, against
+from benchmarks.harness import Result, Setup, Stopwatch, Target, Timed, against
 from benchmarks.peers import Queue
 from chunkstore import ChunkStore, embeddings, leases, log, rows
 from chunkstore.collection import Collection
 from chunkstore.embeddings import Owed
 from chunkstore.leases import Lease
-from chunkstore.model import ModelId
+from chunkstore.model import ChunkId, ModelId
 from consumers.batching import Batching
 from consumers.loop import Loop
 
@@ -26,26 +26,13 @@ _NOTHING = np.empty((0, 384), np.float32)
 
 async def main(setup: Setup) -> list[Result]:
     """20,480 chunks in 20 files; the queue sends, reads, archives 256 at a time and fetches the content."""
-    files = 5 if setup.quick else 20
     async with setup.store() as store:
-        collection = await store.collection("bench", model=material.NullModel())
-        logged = [await _append(store, collection, i) for i in range(files)]
-        model = collection._models[0].model  # noqa: SLF001
-        every = [chunk for _, _, _, ids in logged for chunk in ids]
-        await _drain(store, model)
+        every, ours = await acknowledging(store, files=5 if setup.quick else 20)
         with setup.peer() as conn:
             queue = Queue(conn)
             content = (
                 f'SELECT chunk_id, content FROM "{store.database.schema}".chunks WHERE chunk_id = ANY (%s)'
             )
-
-            async def ours(_: int) -> float:
-                with Stopwatch() as watch:
-                    for partition, file, version, ids in logged:
-                        async with store.database.transaction() as conn:
-                            await log.append(conn, partition, log.runs_of(file, version, ids))
-                    await _drain(store, model)
-                return watch.seconds
 
             async def peer(_: int) -> float:
                 with Stopwatch() as watch:
@@ -67,6 +54,24 @@ async def main(setup: Setup) -> list[Result]:
                     per=len(every),
                 )
             ]
+
+
+async def acknowledging(store: ChunkStore, *, files: int) -> tuple[list[ChunkId], Timed]:
+    """The chunks of that many files of 1,024, and what logs, claims, reads and acknowledges them all."""
+    collection = await store.collection("bench", model=material.NullModel())
+    logged = [await _append(store, collection, i) for i in range(files)]
+    model = collection._models[0].model  # noqa: SLF001
+    await _drain(store, model)
+
+    async def ours(_: int) -> float:
+        with Stopwatch() as watch:
+            for partition, file, version, ids in logged:
+                async with store.database.transaction() as conn:
+                    await log.append(conn, partition, log.runs_of(file, version, ids))
+            await _drain(store, model)
+        return watch.seconds
+
+    return [chunk for _, _, _, ids in logged for chunk in ids], ours
 
 
 class _Acknowledging:
