@@ -1,4 +1,4 @@
-"""What the benchmark of chunkers says of recall: which questions it asks, what is found, and how sure it is."""
+"""What the benchmark of chunkers says of recall: the questions it asks, what is found, how sure it is."""
 
 from pathlib import Path
 
