@@ -1,11 +1,12 @@
 """`python -m benchmarks chunking [FOLDER]`: what an edit costs with each chunker, and what is found with it.
 
 One table counts the chunks that are embedded anew after one edit of a document, one shows their sizes and
-what they cut through, one the recall over questions made from the documents.
+what they cut through, one the recall over questions made from the documents. How far it is goes to stderr.
 """
 
 import argparse
 import random
+import sys
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,11 +15,12 @@ from statistics import mean
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.chunkers import Cut, all_chunkers
-from benchmarks.edits import MOVE, WORK, Edit, edits
-from benchmarks.questions import Question, questions
-from benchmarks.recall import Recall, Retrieval
+from benchmarks.chunkers import OURS, Cut, Part, all_chunkers
+from benchmarks.edits import MOVE, MOVE_PARAGRAPHS, WORK, Edit, edits
+from benchmarks.questions import WAYS, Question, questions
+from benchmarks.recall import ahead, recall
 from benchmarks.shapes import KINDS, shape
+from benchmarks.vectors import Vectors
 from chunkstore.errors import ChunkstoreError
 from chunkstore.ingest.chunking import DEFAULT_SIZE
 from chunkstore.ingest.document import Document
@@ -31,6 +33,8 @@ _SHORTEST, _LONGEST = 4_000, 150_000
 """Characters of a document that is measured: a shorter one has so few chunks that any edit changes few."""
 
 Edited = Sequence[tuple[Document, Sequence[Edit]]]
+Parts = dict[str, list[list[Part]]]
+"""By the name of a chunker, the chunks of each document."""
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -39,11 +43,12 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument(
         "folder", nargs="*", type=Path, help="documents; the project's own where none is given"
     )
-    parser.add_argument("--documents", type=int, default=30, help="at most so many, drawn by the seed")
+    parser.add_argument("--documents", type=int, default=60, help="at most so many, drawn by the seed")
     parser.add_argument("--draws", type=int, default=2, help="edits of each kind in a document")
     parser.add_argument("--size", type=int, default=DEFAULT_SIZE, help="of a chunk, in estimated tokens")
-    parser.add_argument("--questions", type=int, default=500, help="0: the first table alone")
+    parser.add_argument("--questions", type=int, default=1_200, help="at most so many; 0: no recall")
     parser.add_argument("--model", default="minilm", help="what finds the answers")
+    parser.add_argument("--vectors", type=Path, help="a folder to keep vectors in, for the next run")
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args(arguments)
     folders = given.folder or [_ROOT / "docs", _ROOT / "examples" / "texts"]
@@ -54,12 +59,12 @@ def main(arguments: Sequence[str]) -> None:
     if not documents:
         return
     chunkers = all_chunkers(given.size, estimated_tokens)
-    edited = _edited(documents, given.draws, given.seed)
-    console.print(changes_table(chunkers, edited))
-    console.print(shapes_table(chunkers, documents, given.size))
+    parts = {name: [cut(document) for document in documents] for name, cut in chunkers.items()}
+    console.print(shapes_table(parts, documents, given.size))
+    console.print(changes_table(chunkers, parts, _edited(documents, given.draws, given.seed)))
     if given.questions:
-        asked = questions(documents, given.questions, given.seed)
-        console.print(recall_table(chunkers, documents, asked, given.model))
+        vectors = Vectors(open_model(given.model), given.vectors)
+        console.print(recall_table(parts, questions(documents, given.questions, given.seed), vectors))
 
 
 def read(folders: Sequence[Path], most: int, seed: int) -> list[Document]:
@@ -87,52 +92,57 @@ def _edited(documents: Sequence[Document], draws: int, seed: int) -> Edited:
     return edited
 
 
-def changes_table(chunkers: dict[str, Cut], edited: Edited) -> Table:
+def changes_table(chunkers: dict[str, Cut], parts: Parts, edited: Edited) -> Table:
     """Chunks embedded anew a document, by the kind of edit and its place."""
-    works = (*WORK, MOVE)
-    table = _table(
-        "Chunks embedded anew a document after one edit", *(work.replace(", ", "\n") for work in works)
-    )
+    works = (*WORK, MOVE, MOVE_PARAGRAPHS)
+    title = "Chunks embedded anew a document after one edit"
+    table = _table(title, *(work.replace(", ", "\n").replace("move ", "move\n") for work in works))
     for name, cut in chunkers.items():
-        changed = _changed(cut, edited)
+        sys.stderr.write(f"{sum(len(its) for _, its in edited):,} edits, {name}\n")
+        changed = _changed(cut, parts[name], edited)
         table.add_row(name, *(f"{mean(changed[work]):.2f}" if changed[work] else "" for work in works))
     return table
 
 
-def _changed(cut: Cut, edited: Edited) -> dict[str, list[int]]:
+def _changed(cut: Cut, parts: Sequence[Sequence[Part]], edited: Edited) -> dict[str, list[int]]:
     """For each edit, how many texts a model has not embedded yet."""
     changed: dict[str, list[int]] = defaultdict(list)
-    for document, its_edits in edited:
-        before = {part.text for part in cut(document)}
+    for chunks, (document, its_edits) in zip(parts, edited, strict=True):
+        before = {part.text for part in chunks}
         for edit in its_edits:
             after = {part.text for part in cut(Document(edit.text, document.kind, document.language))}
             changed[edit.work].append(len(after - before))
     return changed
 
 
-def shapes_table(chunkers: dict[str, Cut], documents: Sequence[Document], size: int) -> Table:
+def shapes_table(parts: Parts, documents: Sequence[Document], size: int) -> Table:
     """Sizes with headings, in estimated tokens; and what the chunks cut through that would have fitted."""
     heads = ("chunks", "least", "median", "most", f"below {size // 4}", f"above {size}")
     table = _table(f"Chunks of {size} estimated tokens", *heads, *(f"cut a\n{kind}" for kind in KINDS))
-    for name, cut in chunkers.items():
-        parts = [cut(document) for document in documents]
-        sizes = [estimated_tokens(part.text) for chunks in parts for part in chunks]
-        found = shape(documents, parts, sizes, size, limit=2 * size)
+    for name, of_documents in parts.items():
+        sizes = [estimated_tokens(part.text) for chunks in of_documents for part in chunks]
+        found = shape(documents, of_documents, sizes, size, limit=2 * size)
         numbers = (found.chunks, found.least, round(found.median), found.most)
         shares = (found.small, found.large, *(found.broken[kind] for kind in KINDS))
         table.add_row(name, *map(str, numbers), *(f"{share:.1%}" for share in shares))
     return table
 
 
-def recall_table(
-    chunkers: dict[str, Cut], documents: Sequence[Document], asked: Sequence[Question], spec: str
-) -> Table:
-    """Recall@5 by chunker, of all questions and of those that do not and do name their topic."""
-    retrieval = Retrieval(open_model(spec), asked)
-    title = f"Recall@5 of {len(asked)} questions, {spec}, exact search, in percent"
-    table = _table(title, "most of\nthe answer", "all of it", "no topic\nnamed", "topic\nnamed")
-    for name, cut in chunkers.items():
-        table.add_row(name, *_percent(retrieval.recall([cut(document) for document in documents])))
+def recall_table(parts: Parts, asked: Sequence[Question], vectors: Vectors) -> Table:
+    """Recall@5 by chunker, over the ways of asking and by each; and how far ours is ahead."""
+    title = f"Recall@5 of {len(asked)} questions asked in {len(WAYS)} ways, exact search, in percent"
+    heads = ("most of\nthe answer", "all of it", *WAYS, "ours ahead,\nstandard error", "same,\nbare, heading")
+    table = _table(title, *heads)
+    if not asked:
+        return table
+    vectors.add(part.text for chunks in parts.values() for document in chunks for part in document)
+    found = {name: recall(vectors, asked, of_documents) for name, of_documents in parts.items()}
+    for name, its in found.items():
+        means = (its.most.mean(), its.whole.mean(), *its.most.mean(axis=1))
+        every = ahead(found[OURS].most, its.most, asked)
+        two = ahead(found[OURS].most[:2], its.most[:2], asked)
+        gaps = ("", "") if name == OURS else (str(every), str(two))
+        table.add_row(name, *(f"{100 * share:.1f}" for share in means), *gaps)
     return table
 
 
@@ -142,7 +152,3 @@ def _table(title: str, *heads: str) -> Table:
     for head in heads:
         table.add_column(head, justify="right", no_wrap=True)
     return table
-
-
-def _percent(recall: Recall) -> list[str]:
-    return [f"{100 * share:.1f}" for share in (recall.most, recall.whole, recall.alone, recall.topic)]

@@ -5,7 +5,7 @@ Where sentences and sections begin is found here by rules of its own, not by tho
 
 import random
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import msgspec
 
@@ -14,7 +14,8 @@ from chunkstore.ingest.document import Document
 PLACES = {"start": (0.0, 0.1), "middle": (0.45, 0.55), "end": (0.9, 1.0)}
 """Parts of a document by its sentences."""
 WORK = tuple(f"{kind}, {place}" for kind in ("insert", "delete", "replace") for place in PLACES)
-MOVE = "move a section"
+MOVE, MOVE_PARAGRAPHS = "move a section", "move paragraphs"
+"""Paragraphs are moved in a document without three sections under one heading: a tenth of it, to anywhere."""
 
 _SENTENCE = re.compile(
     r"(?:(?<=[.!?] )|(?<=[。！？؟۔।])|(?<=\n\n))(?=\S)[^\n#|`>*=.-]"
@@ -41,9 +42,9 @@ Span = tuple[int, int]
 def edits(document: Document, rng: random.Random) -> Iterator[Edit]:
     """One edit of every kind at every place, and a section moved, where the document has what it takes."""
     text = document.text
-    found = sentences(text)
+    said = sentences(text)
     for place, (low, high) in PLACES.items():
-        near = found[int(low * len(found)) : max(int(high * len(found)), int(low * len(found)) + 1)]
+        near = said[int(low * len(said)) : max(int(high * len(said)), int(low * len(said)) + 1)]
         if not near:
             continue
         start, end = rng.choice(near)
@@ -52,8 +53,9 @@ def edits(document: Document, rng: random.Random) -> Iterator[Edit]:
         yield Edit(f"insert, {place}", text[:start] + invented + gap + text[start:])
         yield Edit(f"delete, {place}", text[:start] + text[end:].lstrip(" "))
         yield Edit(f"replace, {place}", text[:start] + invented + text[end:])
-    if moved := _moved(document, rng):
-        yield Edit(MOVE, moved)
+    found = _sections(document)
+    if moved := _moved(text, found or _paragraph_runs(text), rng):
+        yield Edit(MOVE if found else MOVE_PARAGRAPHS, moved)
 
 
 def sentences(text: str) -> list[Span]:
@@ -86,10 +88,8 @@ def _invented(text: str, rng: random.Random) -> str:
     return " ".join(chosen).capitalize() + "."
 
 
-def _moved(document: Document, rng: random.Random) -> str | None:
-    """The text with one section before another; both are children of one heading where there are such."""
-    text = document.text
-    found = _sections(document) or _paragraph_runs(text)
+def _moved(text: str, found: Sequence[Span], rng: random.Random) -> str | None:
+    """The text with one of the spans found before another."""
     movable = [span for span in found if span[1] - span[0] > 200]
     if not movable:
         return None
@@ -99,6 +99,8 @@ def _moved(document: Document, rng: random.Random) -> str | None:
         return None
     to = rng.choice(others)
     section = text[start:end]
+    if end == len(text):
+        section = section.rstrip() + "\n\n"  # else its last line would stand on the next section's title
     if to < start:
         return text[:to] + section + text[to:start] + text[end:]
     return text[:start] + text[end:to] + section + text[to:]

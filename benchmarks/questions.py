@@ -2,7 +2,8 @@
 
 A question is asked in the words that set its answer apart from the rest of the documents, the rarest left
 out, so that no chunk holds it as it stands; where a sentence says what something is or does, it asks that.
-Every other question names its topic too, as people do: by the heading that its answer stands under.
+Each is asked in three ways, as people do: bare, and with its topic named, by the heading that the answer
+stands under or by the title of the document.
 """
 
 import random
@@ -14,6 +15,9 @@ import msgspec
 
 from benchmarks.edits import Span, headings, sentences
 from chunkstore.ingest.document import Document
+
+WAYS = ("bare", "heading", "title")
+"""The ways in which a question is asked: fields of `Question`."""
 
 _WORD = re.compile(r"[^\W\d_][\w'’-]*[^\W_]|[\u3040-\u9fff]")
 _DEFINES = re.compile(
@@ -32,11 +36,12 @@ _MARKUP = frozenset({"mod", "class", "func", "meth", "ref"})
 class Question(msgspec.Struct, frozen=True):
     """What is asked, and where the answer stands: `documents[document].text[start:end]`."""
 
-    text: str
+    bare: str
+    heading: str
+    title: str
     document: int
     start: int
     end: int
-    has_topic: bool
 
 
 def questions(documents: Sequence[Document], count: int, seed: int = 0) -> list[Question]:
@@ -58,14 +63,17 @@ def questions(documents: Sequence[Document], count: int, seed: int = 0) -> list[
     spread = Counter(word for text in texts for word in set(words(text)))
     for spans in found:
         rng.shuffle(spans)
+    heads = [headings(document) for document in documents]
     made: list[Question] = []
     for number, (start, end) in _by_turns(found):
         text = documents[number].text
         asked = _asked(text[start:end], spread, rng) if times[text[start:end]] == 1 else None
         if asked is None:
             continue
-        topic = _topic(documents[number], start) if len(made) % 2 else []
-        made.append(Question(" ".join([*topic, asked]), number, start, end, bool(topic)))
+        heading, title = _topics(documents[number], heads[number], start)
+        made.append(
+            Question(asked, " ".join([*heading, asked]), " ".join([*title, asked]), number, start, end)
+        )
         if len(made) == count:
             break
     return made
@@ -80,12 +88,20 @@ def _by_turns(found: Sequence[Sequence[Span]]) -> Iterator[tuple[int, Span]]:
         yield from ((number, spans[turn]) for number, spans in enumerate(found) if turn < len(spans))
 
 
-def _topic(document: Document, at: int) -> list[str]:
-    """At most four words of the nearest heading above."""
-    above = [start for start, _ in headings(document) if start <= at]
-    if not above:
-        return []
-    line = document.text[above[-1] :].split("\n", 1)[0]
+def _topics(document: Document, heads: Sequence[tuple[int, int]], at: int) -> tuple[list[str], list[str]]:
+    """At most four words of the nearest heading above, and of the topmost one that it stands under."""
+    path: dict[int, int] = {}
+    for start, level in heads:
+        if start > at:
+            break
+        path = {higher: begin for higher, begin in path.items() if higher < level} | {level: start}
+    if not path:
+        return [], []
+    return _named(document, path[max(path)]), _named(document, path[min(path)])
+
+
+def _named(document: Document, start: int) -> list[str]:
+    line = document.text[start:].split("\n", 1)[0]
     return [word for word in words(line) if word not in _EMPTY and word not in _MARKUP][:4]
 
 

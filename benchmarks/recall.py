@@ -7,59 +7,62 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.chunkers import Part
-from benchmarks.questions import Question
-from chunkstore.models.protocol import Model
+from benchmarks.questions import WAYS, Question
+from benchmarks.vectors import Vectors
 
 NEAREST = 5
+_AT_ONCE = 256
+"""Questions that are compared with every chunk together: bounds memory."""
 
 
 class Recall(msgspec.Struct, frozen=True):
-    """Shares of the questions from 0 to 1.
+    """Which questions were answered: `[way, question]`, `(3, n) bool`.
 
-    `most`: a chunk among the five nearest has more than half of the answer; `whole`: all of it; `alone`
-    and `topic` are `most` of the questions that do not and that do name their topic.
+    A way is how the question is asked. `most`: a chunk among the five nearest has more than half of the
+    answer; `whole`: all of it.
     """
 
-    most: float
-    whole: float
-    alone: float
-    topic: float
+    most: NDArray[np.bool_]
+    whole: NDArray[np.bool_]
 
 
-class Retrieval:
-    """The questions, embedded once; a text that several chunkers make is embedded once too."""
+class Ahead(msgspec.Struct, frozen=True):
+    """How much larger a share of the same questions one chunker answers than another; from -1 to 1."""
 
-    def __init__(self, model: Model, questions: Sequence[Question]) -> None:
-        self._model = model
-        self._questions = questions
-        self._vectors: dict[str, NDArray[np.float32]] = {}
-        self._asked = self._embedded([question.text for question in questions])
+    share: float
+    error: float
+    """The standard error of the share."""
 
-    def recall(self, parts: Sequence[Sequence[Part]]) -> Recall:
-        """The recall of these chunks, given by document."""
-        where = [(number, part) for number, chunks in enumerate(parts) for part in chunks]
-        scores = self._asked @ self._embedded([part.text for _, part in where]).T
-        nearest = np.argsort(-scores, axis=1, kind="stable")[:, :NEAREST]
-        held = [
-            max(_held(question, *where[i]) for i in row)
-            for question, row in zip(self._questions, nearest, strict=True)
-        ]
-        most = np.array([share > 0.5 for share in held])
-        topic = np.array([question.has_topic for question in self._questions])
-        return Recall(
-            most=float(most.mean()),
-            whole=float(np.mean([share == 1 for share in held])),
-            alone=float(most[~topic].mean()) if not topic.all() else 0.0,
-            topic=float(most[topic].mean()) if topic.any() else 0.0,
-        )
+    def __str__(self) -> str:
+        return f"{100 * self.share:+.1f} ± {100 * self.error:.1f}"
 
-    def _embedded(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        new = [text for text in dict.fromkeys(texts) if text not in self._vectors]
-        for i in range(0, len(new), 256):
-            vectors = self._model.embed(new[i : i + 256])
-            unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
-            self._vectors.update(zip(new[i : i + 256], unit, strict=True))
-        return np.stack([self._vectors[text] for text in texts])
+
+def recall(vectors: Vectors, questions: Sequence[Question], parts: Sequence[Sequence[Part]]) -> Recall:
+    """The recall of these chunks, given by document; every question asked in every way."""
+    where = [(number, part) for number, chunks in enumerate(parts) for part in chunks]
+    chunks = vectors.of([part.text for _, part in where]).T
+    held = np.zeros((len(WAYS), len(questions)))
+    for way, name in enumerate(WAYS):
+        asked = vectors.of([getattr(question, name) for question in questions])
+        for i in range(0, len(questions), _AT_ONCE):
+            scores = asked[i : i + _AT_ONCE] @ chunks
+            nearest = np.argsort(-scores, axis=1, kind="stable")[:, :NEAREST]
+            for j, row in enumerate(nearest, i):
+                held[way, j] = max(_held(questions[j], *where[k]) for k in row)
+    return Recall(most=held > 0.5, whole=held == 1)
+
+
+def ahead(ours: NDArray[np.bool_], theirs: NDArray[np.bool_], questions: Sequence[Question]) -> Ahead:
+    """How far ours is ahead in the mean of the ways, question by question.
+
+    The error is that of a paired comparison, its questions taken together by document, as neighbours are
+    found or missed together: Cameron and Miller, A Practitioner's Guide to Cluster-Robust Inference (2015).
+    """
+    differences = (ours.astype(float) - theirs.astype(float)).mean(axis=0)
+    share = float(differences.mean())
+    of_documents = np.zeros(1 + max(question.document for question in questions))
+    np.add.at(of_documents, [question.document for question in questions], differences - share)
+    return Ahead(share, float(np.sqrt((of_documents**2).sum()) / len(questions)))
 
 
 def _held(question: Question, document: int, part: Part) -> float:
