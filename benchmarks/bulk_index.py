@@ -77,7 +77,7 @@ async def _indexed(store: ChunkStore, collection: Collection) -> None:
             async with store.database.transaction() as conn:
                 if await rows.fetch_value(conn, "SELECT has_index(%(table)s)", table):
                     return
-            await anyio.sleep(0.02)
+            await anyio.sleep(0.2)
 
 
 def _by_hand(setup: Setup, chunks: Sequence[Chunk], vectors: NDArray[np.float32]) -> float:
