@@ -67,15 +67,21 @@ TABLES_BESIDE = (
 )
 
 
-async def test_what_a_killed_rebuild_left_is_dropped(
-    store: ChunkStore, collection: Collection, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def killed_rebuild(store: ChunkStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Begins a rebuild that ends where it would build its index."""
+
     async def killed(*_: object) -> bool:
         raise ZeroDivisionError
 
     monkeypatch.setattr(indexes, "build_beside", killed)
     with pytest.raises(ZeroDivisionError):
         await rebuild(store, "docs")
+
+
+async def test_what_a_killed_rebuild_left_is_dropped(
+    store: ChunkStore, collection: Collection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await killed_rebuild(store, monkeypatch)
     assert await asked(store, TABLES_BESIDE) == 2
     await collect(store)
     assert await asked(store, TABLES_BESIDE) == 0
@@ -100,13 +106,7 @@ async def test_a_killed_rebuild_whose_index_is_still_being_built_keeps_its_table
     store: ChunkStore, collection: Collection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The server goes on with a statement whose client is gone; dropping the table would wait for it."""
-
-    async def killed(*_: object) -> bool:
-        raise ZeroDivisionError
-
-    monkeypatch.setattr(indexes, "build_beside", killed)
-    with pytest.raises(ZeroDivisionError):
-        await rebuild(store, "docs")
+    await killed_rebuild(store, monkeypatch)
     async with store.database.transaction() as builder:
         await builder.execute(b"LOCK TABLE search_1_1_rebuild IN SHARE UPDATE EXCLUSIVE MODE")
         await collect(store)
