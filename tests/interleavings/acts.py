@@ -4,6 +4,7 @@ from typing import Any
 
 from chunkstore import leases
 from chunkstore.model import Version
+from projections.rebuild import drop_abandoned
 from projections.rebuild import rebuild as rebuild_projection
 from projections.verify import verify as verify_store
 from tests.interleavings.scenes import Scene
@@ -136,6 +137,10 @@ async def serve(side: Side, scene: Scene) -> Any:
 
 async def rebuild(side: Side, scene: Scene) -> Any:
     await rebuild_projection(side.store, scene.collection, MODELS[0].name)
+
+
+async def drop_killed_rebuild(side: Side, scene: Scene) -> Any:
+    await drop_abandoned(side.database)
 
 
 async def verify(side: Side, scene: Scene) -> Any:

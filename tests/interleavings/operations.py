@@ -210,6 +210,12 @@ OPERATIONS = (
         (Conflict,),
         files=_EVERY,
     ),
+    Operation(
+        "drop a killed rebuild",
+        acts.drop_killed_rebuild,
+        ("collect: drop what a killed rebuild left",),
+        frozenset({"own collection", "killed rebuild"}),
+    ),
     Operation("verify", acts.verify, (), refusals=frozenset({"42P01"}), reads_all=True),
     Operation("search", acts.search, ("search",), reads_all=True),
 )

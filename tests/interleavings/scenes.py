@@ -9,12 +9,13 @@ from typing import Any
 
 import msgspec
 
-from chunkstore import rows, versions
+from chunkstore import catalog, rows, versions
 from chunkstore.append import _add_batch
 from chunkstore.chunks import prepare
 from chunkstore.collection import Collection
 from chunkstore.manifests import Segmenter
 from chunkstore.model import Chunk, FileId
+from projections.rebuild import _Rebuild
 from tests.interleavings.gates import Gates
 from tests.interleavings.sides import MODELS, Held, Side
 
@@ -146,6 +147,8 @@ class Stage:
             await collection.unpin(scene.key, 2)
         if "overdue" in facts:
             await self._open(scene)
+        if "killed rebuild" in facts:
+            await self._begin_rebuild(scene)
 
     async def _keys_beside(self, scene: Scene) -> None:
         """Keys for other files of the scene, of the same partition: with two, one in two falls there."""
@@ -204,6 +207,15 @@ class Stage:
             state = await versions.lock(conn, scene.of(self.admin).row.collection, scene.key)
             version = await versions.open_version(conn, state.file, b"{}")
         await _add_batch(self.admin.database, write, state.file, version, drafts)
+
+    async def _begin_rebuild(self, scene: Scene) -> None:
+        """Tables beside the live ones, which nobody who holds the rebuild's lock fills any more."""
+        row = scene.of(self.admin).row
+        async with self.admin.database.transaction() as conn:
+            model = next(m for m in await catalog.models_of(conn, row.collection) if m.name == MODELS[0].name)
+        job = _Rebuild(self.admin.store, row.collection, scene.collection, model)
+        await job._begin()
+        await job._copy()
 
     # --- what became of it ----------------------------------------------------------------------
 
