@@ -13,7 +13,7 @@ from psycopg import AsyncConnection
 from chunkstore import events as log_events
 from chunkstore import rows
 from chunkstore.events import ChunksAppended, Event
-from chunkstore.model import ChunkId, FileId, ModelId
+from chunkstore.model import ChunkId, CollectionId, FileId, ModelId
 from chunkstore.settings import EVENT_CHUNKS
 from chunkstore.statements import load
 
@@ -44,8 +44,8 @@ async def append(conn: AsyncConnection[Any], partition: int, events: Iterable[Ev
 
     Takes the partition's lock, the last in the lock order, and holds it until the transaction ends.
     """
-    encoded = msgspec.json.encode([_encoded(event) for event in events])
-    return await rows.fetch_value(conn, LOG.append, {"partition": partition, "events": encoded.decode()})
+    params = {"partition": partition, "events": _encoded_all(events)}
+    return await rows.fetch_value(conn, LOG.append, params)
 
 
 async def read(conn: AsyncConnection[Any], partition: int, start: int, limit: int) -> list[Recorded]:
@@ -60,16 +60,34 @@ async def head(conn: AsyncConnection[Any], partition: int) -> int:
     return await rows.fetch_value(conn, LOG.head, {"partition": partition})
 
 
-async def models_under_lock(conn: AsyncConnection[Any], partition: int, collection: int) -> set[ModelId]:
-    """Locks the partition; returns the collection's models as they are under the lock (rule 9)."""
-    params = {"partition": partition, "collection": collection}
-    return set(await rows.fetch_value(conn, LOG.models_under_lock, params))
+async def append_unless_late(
+    conn: AsyncConnection[Any],
+    partition: int,
+    collection: CollectionId,
+    models: Iterable[ModelId],
+    events: Iterable[Event],
+) -> list[ModelId]:
+    """Appends the events as `append` does, unless the collection has models that are not among those given.
+
+    Returns those, as they are under the partition's lock, which it takes either way (rule 9).
+    """
+    params = {
+        "partition": partition,
+        "collection": collection,
+        "models": list(models),
+        "events": _encoded_all(events),
+    }
+    return await rows.fetch_value(conn, LOG.append_unless_late, params)
 
 
 def runs_of(file: FileId, version: int, chunks: Sequence[ChunkId]) -> Iterator[ChunksAppended]:
     """Events that log the chunks: consecutive ids in one run, at most 1,024 chunks an event."""
     for start in range(0, len(chunks), EVENT_CHUNKS):
         yield ChunksAppended(file=file, version=version, chunks=tuple(chunks[start : start + EVENT_CHUNKS]))
+
+
+def _encoded_all(events: Iterable[Event]) -> str:
+    return msgspec.json.encode([_encoded(event) for event in events]).decode()
 
 
 def _encoded(event: Event) -> dict[str, Any]:

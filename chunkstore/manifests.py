@@ -163,20 +163,14 @@ async def insert_segments(
     conn: AsyncConnection[Any], file: FileId, drafts: Sequence[Draft], ids: dict[bytes, ChunkId]
 ) -> dict[bytes, SegmentId]:
     """Stores the drafts, whose chunks all exist under `ids` by hash; returns their numbers by digest."""
-    numbers = await rows.fetch_values(conn, MANIFESTS.new_segments, {"count": len(drafts)})
-    stored = {draft.digest: number for draft, number in zip(drafts, numbers, strict=True)}
-    async with conn.cursor() as cursor:
-        await cursor.executemany(
-            MANIFESTS.insert_segment,
-            [_segment_row(number, file, draft, ids) for draft, number in zip(drafts, numbers, strict=True)],
-        )
-    return stored
+    each = [_segment_row(file, draft, ids) for draft in drafts]
+    numbers = await rows.insert_each(conn, MANIFESTS.insert_segment, each)
+    return {draft.digest: number for draft, number in zip(drafts, numbers, strict=True)}
 
 
-def _segment_row(number: SegmentId, file: FileId, draft: Draft, ids: dict[bytes, ChunkId]) -> dict[str, Any]:
+def _segment_row(file: FileId, draft: Draft, ids: dict[bytes, ChunkId]) -> dict[str, Any]:
     chunks = [ids[chunk.hash] for chunk in draft.chunks]
     return {
-        "segment": number,
         "file": file,
         "digest": draft.digest,
         "min_chunk": min(chunks),

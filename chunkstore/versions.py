@@ -3,7 +3,7 @@
 Every function runs inside the caller's transaction and under the file's lock, which `lock` takes first.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -248,7 +248,7 @@ async def log_version(
     shared: Sequence[SegmentId] = (),
     carried: Sequence[ChunkId] = (),
     manifest: Sequence[SegmentId] = (),
-    then: Iterable[Event] = (),
+    then: Sequence[Event] = (),
 ) -> None:
     """Logs every chunk that some model lacks, then the events of `then`.
 
@@ -259,18 +259,18 @@ async def log_version(
     missing = set(
         await chunks.unembedded(conn, state.file, segments=shared, chunks=carried, models=state.models)
     )
-    models = await log.models_under_lock(conn, state.partition, collection)
-    late = models - set(state.models)
+    events = [*_appended(state, version, added, missing), *then]
+    late = await log.append_unless_late(conn, state.partition, collection, state.models, events)
     if late:
         missing |= set(await chunks.unembedded(conn, state.file, segments=manifest, chunks=[], models=late))
-    missing -= set(added)
-    events = [
-        *log.runs_of(state.file, version, added),
-        *log.runs_of(state.file, version, sorted(missing)),
-        *then,
-    ]
-    if events:
-        await log.append(conn, state.partition, events)
+        await log.append(conn, state.partition, [*_appended(state, version, added, missing), *then])
+
+
+def _appended(
+    state: FileState, version: int, added: Sequence[ChunkId], missing: set[ChunkId]
+) -> Iterator[Event]:
+    yield from log.runs_of(state.file, version, added)
+    yield from log.runs_of(state.file, version, sorted(missing - set(added)))
 
 
 def committed_event(state: FileState, version: int, *, tombstone: bool = False) -> VersionCommitted:

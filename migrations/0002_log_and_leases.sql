@@ -70,19 +70,6 @@ BEGIN
 END
 $$;
 
--- Locks the partition and returns the models of the collection as they are under that lock (rule 9).
-CREATE FUNCTION lock_partition_and_read_models(_partition integer, _collection integer) RETURNS integer[]
-LANGUAGE plpgsql AS $$
-BEGIN
-    PERFORM lock_partition(_partition);
-    RETURN (
-        SELECT coalesce(array_agg(model ORDER BY model), '{}')
-        FROM collection_models
-        WHERE collection = _collection
-    );
-END
-$$;
-
 -- Adding or serving a model meets every append and every activation (lock order: partitions by id).
 CREATE FUNCTION lock_all_partitions() RETURNS void
 LANGUAGE plpgsql AS $$

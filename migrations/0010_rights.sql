@@ -258,6 +258,26 @@ BEGIN
 END
 $$;
 
+-- Appends a writer's events unless its collection has got models that the writer did not know of when it decided
+-- what to log; returns those (rule 9). Runs with its caller's rights.
+CREATE FUNCTION append_unless_late(_partition integer, _collection integer, _models integer[], _events jsonb)
+RETURNS integer[]
+LANGUAGE plpgsql AS $$
+DECLARE
+    _late integer[];
+BEGIN
+    PERFORM lock_partition(_partition);
+    SELECT array_agg(model)
+    INTO _late
+    FROM collection_models
+    WHERE collection = _collection AND model <> ALL (_models);
+    IF _late IS NULL AND _events <> '[]' THEN
+        PERFORM append_checked(_partition, _events);
+    END IF;
+    RETURN coalesce(_late, '{}');
+END
+$$;
+
 -- The chunks of a file among those hashes; both lists are one value each, 16 bytes a hash. The columns keep
 -- no statistics, so OFFSET 0 decides: one probe of the index a hash. Joined freely, 1,000 hashes took 11 s.
 -- A function because no role may read the hashes: who could, would learn which texts other tenants hold.

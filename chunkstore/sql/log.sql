@@ -17,6 +17,6 @@ SELECT coalesce(max(last_offset) + 1, 0)
 FROM events
 WHERE partition = %(partition)s;
 
--- name: models_under_lock
--- Locks the partition and returns the collection's models as they are then (rule 9).
-SELECT lock_partition_and_read_models(%(partition)s, %(collection)s);
+-- name: append_unless_late
+-- Locks the partition and appends the events; returns the models that came meanwhile, and then appends none (rule 9).
+SELECT append_unless_late(%(partition)s, %(collection)s, %(models)s, %(events)s::jsonb);

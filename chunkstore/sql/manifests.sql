@@ -9,18 +9,14 @@ SELECT chunks, hashes
 FROM segments
 WHERE segment = ANY (%(segments)s);
 
--- name: new_segments
--- Takes segment numbers.
-SELECT nextval('segment_ids')
-FROM generate_series(1, %(count)s);
-
 -- name: insert_segment
--- Stores one segment.
+-- Stores one segment; returns its number.
 INSERT INTO segments (segment, file, digest, min_chunk, max_chunk, chunks, hashes, starts, ends, pages, lines)
 VALUES (
-    %(segment)s, %(file)s, %(digest)b, %(min_chunk)s, %(max_chunk)s, %(chunks)b::bigint[], %(hashes)b,
+    nextval('segment_ids'), %(file)s, %(digest)b, %(min_chunk)s, %(max_chunk)s, %(chunks)b::bigint[], %(hashes)b,
     %(starts)b::integer[], %(ends)b::integer[], %(pages)b::integer[], %(lines)b::integer[]
-);
+)
+RETURNING segment;
 
 -- name: read_chunks
 -- The chunks of one segment of a version, in order, with the places that its bases give.

@@ -40,7 +40,7 @@ FILE_FIRST = 'file = await rows.fetch_value(conn, VERSIONS.lock_file, {"collecti
 PARTITION_FIRST = (
     "known = await _state(conn, await rows.fetch_value(conn, VERSIONS.file_of,"
     ' {"collection": collection, "key": key}), None);'
-    " await log.models_under_lock(conn, known.partition, collection); " + FILE_FIRST
+    " await conn.execute(b'SELECT lock_partition(%s)', [known.partition]); " + FILE_FIRST
 )
 
 
