@@ -4,9 +4,9 @@ Atomic either way: the committed manifest is there with every chunk that it name
 is bounded by a batch and a segment, whatever the file's length.
 """
 
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Sequence
 from itertools import islice
-from typing import Any
+from typing import Any, TypeGuard
 
 import anyio
 import msgspec
@@ -20,6 +20,7 @@ from chunkstore.errors import InvalidInput
 from chunkstore.manifests import Draft, Segmenter
 from chunkstore.model import Chunk, CollectionId, FileId, Metadata, Version
 from chunkstore.reuse import store_segments
+from chunkstore.settings import EVENT_CHUNKS
 from chunkstore.versions import NOTHING_STORED, Committed, FileState, Stored
 
 # A version of more chunks, or more content, is streamed under an open version.
@@ -47,6 +48,10 @@ async def append(database: Database, write: Write, source: ChunkSource) -> Versi
 
     Raises InvalidInput, StaleVersion, IdempotencyKeyReused, VersionFenced.
     """
+    if _fits_a_batch(source) and await versions.is_new(database, write.collection, write.key):
+        version = await _append_new(database, write, source)
+        if version is not None:
+            return version
     batches = in_batches(source, headings=write.headings)
     first: list[Prepared] = await anext(batches, [])
     second = await anext(batches, None)
@@ -92,23 +97,54 @@ async def _append_at_once(database: Database, write: Write, batch: Sequence[Prep
         if settled is not None:
             return settled
         stored = await store_segments(conn, state, drafts, streamed=False)
-        committed = await versions.insert_committed(
-            conn, state.file, stored, digest=digest, metadata=write.encoded_metadata
-        )
-        await versions.record_idempotency_key(
-            conn, state.file, write.idempotency_key, committed.version, digest
-        )
-        await versions.log_version(
-            conn,
-            write.collection,
-            state,
-            committed.version,
-            added=stored.added,
-            shared=stored.shared,
-            carried=stored.carried,
-            manifest=stored.segments,
-            then=[versions.committed_event(state, committed.version)],
-        )
+        return await _write_whole(conn, write, state, stored, digest)
+
+
+def _fits_a_batch(source: ChunkSource) -> TypeGuard[Sequence[Chunk]]:
+    """Whether the chunks are many, and all at hand, and not too many for one transaction."""
+    if not isinstance(source, list | tuple) or not EVENT_CHUNKS <= len(source) <= BATCH_CHUNKS:
+        return False
+    contents = [chunk.content for chunk in source if isinstance(chunk, Chunk)]
+    return sum(len(content) for content in contents if isinstance(content, str)) < BATCH_BYTES
+
+
+async def _append_new(database: Database, write: Write, source: Sequence[Chunk]) -> Version | None:
+    """Appends to a file that has no version, checking and hashing while the server stores what came before.
+
+    None where another writer came first, whose chunks must be compared.
+    """
+    segmenter = Segmenter()
+    batch: list[Prepared] = []
+    async with database.transaction(BY_INDEX) as conn:
+        state = await versions.lock(conn, write.collection, write.key, write.idempotency_key)
+        if state.last_version > 0:
+            return None
+        versions.check_expected(state, write.expected_version)
+        prepared = _noted(_prepared(source, headings=write.headings), batch)
+        chunks = await payload.insert(conn, state.file, prepared, len(source))
+        drafts = [*segmenter.feed(batch), *segmenter.finish()]
+        stored = await store_segments(conn, state, drafts, streamed=False, stored=chunks)
+        return await _write_whole(conn, write, state, stored, segmenter.digest(write.encoded_metadata))
+
+
+async def _write_whole(
+    conn: AsyncConnection[Any], write: Write, state: FileState, stored: Stored, digest: bytes
+) -> Version:
+    committed = await versions.insert_committed(
+        conn, state.file, stored, digest=digest, metadata=write.encoded_metadata
+    )
+    await versions.record_idempotency_key(conn, state.file, write.idempotency_key, committed.version, digest)
+    await versions.log_version(
+        conn,
+        write.collection,
+        state,
+        committed.version,
+        added=stored.added,
+        shared=stored.shared,
+        carried=stored.carried,
+        manifest=stored.segments,
+        then=[versions.committed_event(state, committed.version)],
+    )
     return _value(write, state, committed.version, stored, committed=committed)
 
 
@@ -249,17 +285,28 @@ async def in_batches(source: ChunkSource, *, headings: bool) -> AsyncIterator[li
     batch: list[Prepared] = []
     size = position = 0
     async for piece in _pieces(source):
-        for chunk in piece:
-            if not isinstance(chunk, Chunk):
-                raise InvalidInput(f"chunks[{position}]", chunk, "a chunk is a Chunk")
-            batch.append(payload.prepare(chunk, headings=headings, position=position))
-            size += len(batch[-1].content)
+        for chunk in _prepared(piece, headings=headings, position=position):
+            batch.append(chunk)
+            size += len(chunk.content)
             position += 1
             if len(batch) >= BATCH_CHUNKS or size >= BATCH_BYTES:
                 yield batch
                 batch, size = [], 0
     if batch:
         yield batch
+
+
+def _prepared(chunks: Iterable[Chunk], *, headings: bool, position: int = 0) -> Iterator[Prepared]:
+    for i, chunk in enumerate(chunks, position):
+        if not isinstance(chunk, Chunk):
+            raise InvalidInput(f"chunks[{i}]", chunk, "a chunk is a Chunk")
+        yield payload.prepare(chunk, headings=headings, position=i)
+
+
+def _noted(chunks: Iterator[Prepared], batch: list[Prepared]) -> Iterator[Prepared]:
+    for chunk in chunks:
+        batch.append(chunk)
+        yield chunk
 
 
 async def _pieces(source: ChunkSource) -> AsyncIterator[list[Chunk]]:

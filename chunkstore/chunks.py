@@ -10,7 +10,9 @@ from hashlib import blake2b
 from typing import Any
 
 import msgspec
+from anyio.lowlevel import checkpoint
 from psycopg import AsyncConnection
+from psycopg.copy import AsyncLibpqWriter
 
 from chunkstore import inputs, rows
 from chunkstore.model import Chunk, ChunkId, FileId, ModelId, Place, SegmentId
@@ -23,6 +25,9 @@ HASH_BYTES = 16
 
 # Below this many rows one INSERT is faster than a COPY's extra round trips. A COPY passes no policies.
 _COPY_FROM = 100
+
+# Bytes that may wait here for the server: where they are fewer, it idles while the client hashes.
+_UNSENT = 4 * 2**20
 
 
 class Prepared(msgspec.Struct, frozen=True, gc=False):
@@ -87,28 +92,40 @@ class _ByHash(msgspec.Struct, frozen=True):
     hash: bytes
 
 
-async def insert(conn: AsyncConnection[Any], file: FileId, new: Sequence[Prepared]) -> list[ChunkId]:
-    """Stores chunks that the file lacks; returns their ids, consecutive in runs of up to 1,024."""
-    if not new:
-        return []
-    ids, guarded = await _new_ids(conn, len(new))
-    if len(new) < _COPY_FROM or guarded:
-        await conn.execute(
-            CHUNKS.insert,
-            {
-                "file": file,
-                "ids": ids,
-                "hashes": [chunk.hash for chunk in new],
-                "text_hashes": [chunk.text_hash for chunk in new],
-                "contents": [chunk.content.decode() for chunk in new],
-                "metadata": [chunk.metadata.decode() for chunk in new],
-            },
-        )
-    else:
-        async with conn.cursor() as cursor, cursor.copy(CHUNKS.copy_in) as copy:
-            for block in _binary_rows(file, ids, new):
-                await copy.write(block)
-    return ids
+async def insert(
+    conn: AsyncConnection[Any], file: FileId, new: Iterable[Prepared], at_most: int
+) -> dict[bytes, ChunkId]:
+    """Stores chunks that the file lacks, each once; returns their ids by hash.
+
+    The ids are consecutive in runs of up to 1,024. `new`, of `at_most` chunks, is read while those before are
+    on their way to the server, so it may hash as it goes.
+    """
+    if not at_most:
+        return {}
+    ids, guarded = await _new_ids(conn, at_most)
+    stored: dict[bytes, ChunkId] = {}
+    numbered = _numbered(new, ids, stored)
+    if at_most >= _COPY_FROM and not guarded:
+        async with conn.cursor() as cursor:
+            writer = AsyncLibpqWriter(cursor, flush_threshold=_UNSENT)
+            async with cursor.copy(CHUNKS.copy_in, writer=writer) as copy:
+                for block in _binary_rows(file, numbered):
+                    await copy.write(block)
+                    await checkpoint()
+        return stored
+    chunks = [chunk for _, chunk in numbered]
+    await conn.execute(
+        CHUNKS.insert,
+        {
+            "file": file,
+            "ids": list(stored.values()),
+            "hashes": [chunk.hash for chunk in chunks],
+            "text_hashes": [chunk.text_hash for chunk in chunks],
+            "contents": [chunk.content.decode() for chunk in chunks],
+            "metadata": [chunk.metadata.decode() for chunk in chunks],
+        },
+    )
+    return stored
 
 
 async def unembedded(
@@ -156,10 +173,20 @@ _FIXED = struct.Struct(">hiqiqi16si16si")
 _METADATA = struct.Struct(">iB")
 
 
-def _binary_rows(file: FileId, ids: Sequence[ChunkId], new: Sequence[Prepared]) -> Iterator[bytes]:
+def _numbered(
+    new: Iterable[Prepared], ids: Sequence[ChunkId], stored: dict[bytes, ChunkId]
+) -> Iterator[tuple[ChunkId, Prepared]]:
+    """The chunks that are not stored yet, each with an id, noted by its hash."""
+    for chunk in new:
+        if chunk.hash not in stored:
+            stored[chunk.hash] = chunk_id = ids[len(stored)]
+            yield chunk_id, chunk
+
+
+def _binary_rows(file: FileId, new: Iterable[tuple[ChunkId, Prepared]]) -> Iterator[bytes]:
     """The rows in the format of `COPY … (FORMAT binary)`, in blocks of some 64 kB."""
     block = bytearray(_SIGNATURE)
-    for chunk_id, chunk in zip(ids, new, strict=True):
+    for chunk_id, chunk in new:
         block += _FIXED.pack(6, 8, chunk_id, 8, file, 16, chunk.hash, 16, chunk.text_hash, len(chunk.content))
         block += chunk.content
         block += _METADATA.pack(len(chunk.metadata) + 1, 1)  # jsonb's binary format is version 1

@@ -127,7 +127,8 @@ class Database:
     ) -> list[T]:
         """The rows of one statement that reads, each made a `row` from its columns by name.
 
-        As alone in a `transaction` with these settings, but in one round trip: its connection keeps them.
+        As alone in a `transaction` with these settings, but in one round trip: its connection keeps them, and
+        those of other such statements.
         """
         if self._session.pooled:  # the server's session is not the connection's own
             async with self.transaction() as connection:
@@ -135,9 +136,10 @@ class Database:
                 return await rows.fetch_all(connection, statement, params, row=row)
         needed = self._session.standing | settings
         async with self._lent() as connection:
-            if self._settings.get(connection) != needed:
+            kept = self._settings.setdefault(connection, {})
+            if not needed.items() <= kept.items():
                 await _set(connection, needed, local=False)
-                self._settings[connection] = needed
+                kept |= needed
             return await rows.fetch_all(connection, statement, params, row=row)
 
     @asynccontextmanager

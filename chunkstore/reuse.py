@@ -3,7 +3,8 @@
 Keeps invariant 3 (every chunk of a manifest exists), under the file's lock that the caller holds.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from psycopg import AsyncConnection
@@ -17,9 +18,17 @@ from chunkstore.versions import FileState, Stored
 
 
 async def store_segments(
-    conn: AsyncConnection[Any], state: FileState, drafts: Sequence[Draft], *, streamed: bool
+    conn: AsyncConnection[Any],
+    state: FileState,
+    drafts: Sequence[Draft],
+    *,
+    streamed: bool,
+    stored: Mapping[bytes, ChunkId] = MappingProxyType({}),
 ) -> Stored:
-    """Stores the segments and chunks that the file lacks, and names those that it holds."""
+    """Stores the segments and chunks that the file lacks, and names those that it holds.
+
+    `stored` are chunks that this transaction has stored for them already, by hash.
+    """
     is_new_file = state.last_version == 0
     known = {} if is_new_file else await manifests.known_segments(conn, state.file, drafts)
     fresh = {draft.digest: draft for draft in drafts if draft.digest not in known}
@@ -30,11 +39,10 @@ async def store_segments(
         held = await payload.find_by_hash(conn, state.file, wanted.values())
     else:
         held = await _match(conn, state, wanted, known)
-    missing = [chunk for digest, chunk in wanted.items() if digest not in held]
-    added = await payload.insert(conn, state.file, missing)
-    ids = held | {chunk.hash: chunk_id for chunk, chunk_id in zip(missing, added, strict=True)}
+    missing = [chunk for digest, chunk in wanted.items() if digest not in held and digest not in stored]
+    added = {**stored, **await payload.insert(conn, state.file, missing, len(missing))}
     if fresh:
-        new_segments = await manifests.insert_segments(conn, state.file, list(fresh.values()), ids)
+        new_segments = await manifests.insert_segments(conn, state.file, list(fresh.values()), held | added)
     else:
         new_segments = {}
     numbers = known | new_segments
@@ -42,7 +50,7 @@ async def store_segments(
         segments=[numbers[draft.digest] for draft in drafts],
         bases=[draft.bases for draft in drafts],
         shared=sorted({numbers[draft.digest] for draft in drafts if draft.digest in known}),
-        added=added,
+        added=list(added.values()),
         carried=[held[digest] for digest in wanted if digest in held],
         chunks=sum(len(draft.chunks) for draft in drafts),
     )

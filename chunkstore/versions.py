@@ -11,6 +11,7 @@ import msgspec
 from psycopg import AsyncConnection
 
 from chunkstore import chunks, log, rows
+from chunkstore.database import Database
 from chunkstore.errors import IdempotencyKeyReused, StaleVersion, UnknownFile, UnknownVersion, VersionFenced
 from chunkstore.events import Event, Pinned, TargetChanged, Unpinned, VersionAbandoned, VersionCommitted
 from chunkstore.manifests import Bases, Manifest
@@ -72,6 +73,12 @@ class Committed(msgspec.Struct, frozen=True):
 
     version: int
     committed_at: datetime
+
+
+async def is_new(database: Database, collection: CollectionId, key: str) -> bool:
+    """Whether the key has no version, as far as is known without a lock."""
+    params = {"collection": collection, "key": key}
+    return not await database.ask(VERSIONS.is_known, params, settings={}, row=dict)
 
 
 async def lock(

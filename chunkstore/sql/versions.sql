@@ -2,6 +2,14 @@
 -- Gets or creates the file of a key and locks it (rules 2 and 6).
 SELECT lock_file(%(collection)s, %(key)s);
 
+-- name: is_known
+-- The key's file, if a version of it was ever begun; read without a lock, as a hint.
+SELECT file
+FROM files
+WHERE collection = %(collection)s
+  AND key = %(key)s
+  AND last_version > 0;
+
 -- name: lock_known_file
 -- Locks a file by its number.
 SELECT file
