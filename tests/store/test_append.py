@@ -8,9 +8,10 @@ import anyio
 import pytest
 
 from chunkstore import append as appending
-from chunkstore import manifests
+from chunkstore import chunks as payload
+from chunkstore import manifests, versions
 from chunkstore.collection import Collection
-from chunkstore.errors import InvalidInput, UnknownFile
+from chunkstore.errors import InvalidInput, StaleVersion, UnknownFile
 from chunkstore.model import Chunk, Place, StoredChunk
 from chunkstore.store import ChunkStore
 from projections.collector import collect
@@ -137,6 +138,73 @@ async def test_chunks_come_from_any_iterable(collection: Collection, kind: str) 
     }
     await collection.append("doc", sources[kind])
     assert await read(collection, "doc") == chunks
+
+
+# --- many chunks of a file that is new ------------------------------------------------------------
+
+MANY = 2500
+
+
+async def test_duplicates_among_many_are_stored_once(store: ChunkStore, collection: Collection) -> None:
+    chunks = lines(*words(MANY), *words(MANY))
+    version = await collection.append("doc", chunks)
+    assert (version.chunks, version.added, version.reused) == (2 * MANY, MANY, MANY)
+    assert await value(store, "SELECT count(*) FROM chunks") == MANY
+    assert await read(collection, "doc") == chunks
+    assert (await collection.append("doc", chunks)).unchanged
+
+
+async def test_a_bad_chunk_behind_many_leaves_nothing(store: ChunkStore, collection: Collection) -> None:
+    with pytest.raises(InvalidInput, match=rf"chunks\[{MANY}\]\.content"):
+        await collection.append("doc", [*lines(*words(MANY)), Chunk("")])
+    with pytest.raises(InvalidInput, match=rf"chunks\[{MANY}\]: "):
+        await collection.append("doc", [*lines(*words(MANY)), "text"])  # pyright: ignore[reportArgumentType]
+    for table in ("files", "chunks", "segments", "events", "versions"):
+        assert await value(store, f"SELECT count(*) FROM {table} WHERE file IS NOT NULL") == 0, table
+
+
+async def test_an_append_of_many_that_is_cancelled_leaves_nothing(
+    store: ChunkStore, collection: Collection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepare = payload.prepare
+    with anyio.CancelScope() as scope, monkeypatch.context() as patch:
+
+        def cancelled_half_way(chunk: Chunk, *, headings: bool, position: int) -> payload.Prepared:
+            if position == MANY // 2:
+                scope.cancel()
+            return prepare(chunk, headings=headings, position=position)
+
+        patch.setattr(payload, "prepare", cancelled_half_way)
+        await collection.append("doc", lines(*words(MANY)))
+    assert scope.cancelled_caught
+    assert await value(store, "SELECT count(*) FROM chunks") == 0
+    assert (await collection.append("doc", lines(*words(MANY)))).added == MANY
+
+
+async def test_an_append_of_many_that_comes_second_finds_what_the_first_stored(
+    store: ChunkStore, collection: Collection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The look without a lock says that the file is new; under its lock it is not any more."""
+    await collection.append("doc", lines(*words(MANY)))
+
+    async def outdated(*_: object) -> bool:
+        return True
+
+    monkeypatch.setattr(versions, "is_new", outdated)
+    version = await collection.append("doc", lines(*words(MANY), "behind"))
+    assert (version.number, version.added, version.reused) == (2, 1, MANY)
+    assert await value(store, "SELECT count(*) FROM chunks") == MANY + 1
+
+
+async def test_an_append_of_many_keeps_what_the_caller_expects(
+    store: ChunkStore, collection: Collection
+) -> None:
+    with pytest.raises(StaleVersion, match="1 is not the latest version, which is 0"):
+        await collection.append("doc", lines(*words(MANY)), expected_version=1)
+    assert await value(store, "SELECT count(*) FROM files") == 0
+    first = await collection.append("doc", lines(*words(MANY)), expected_version=0, idempotency_key="once")
+    again = await collection.append("doc", lines(*words(MANY)), expected_version=0, idempotency_key="once")
+    assert (first.number, again.number, again.unchanged) == (1, 1, True)
 
 
 # --- reuse ----------------------------------------------------------------------------------------

@@ -103,7 +103,7 @@ async def test_a_tenant_appends_many_chunks_where_no_copy_is_possible(
 ) -> None:
     monkeypatch.setattr(append, "BATCH_CHUNKS", 500)
     async with stores_of(users) as (_, hostile):
-        version = await hostile.append("many.md", (Chunk(f"chunk {i}") for i in range(1200)))
+        version = await hostile.append("many.md", [Chunk(f"chunk {i}") for i in range(1200)])
         assert (await hostile.append("many.md", (Chunk(f"chunk {i}") for i in range(1201)))).reused == 1200
         await work(users)
         assert len([chunk async for chunk in hostile.chunks("many.md", version.number)]) == 1200
