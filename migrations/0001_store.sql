@@ -167,6 +167,8 @@ CREATE TABLE dead_letters (
 );
 
 CREATE INDEX dead_letters_by_file ON dead_letters (file, model);
+-- Few or none, so that a range asks once whether it has to look for any.
+CREATE INDEX dead_letters_discarded ON dead_letters (model) WHERE state = 'discarded';
 
 -- --- consumers and projections -----------------------------------------------------------------
 

@@ -5,23 +5,16 @@
 -- target nor open are the manifests searched, by id range (rule 10).
 -- `source` is a chunk of the collection whose vector can be copied, because its text is the same (rule 12): one
 -- probe of the texts' index each, then of the keys of what it finds. Left to the planner, which knows nothing of
--- hashes, it probed every file of the collection for each text.
+-- hashes, it probed every file of the collection for each text. What is embedded is a subquery, so that it is
+-- probed too, and never merged with the whole table.
 WITH logged AS MATERIALIZED (
-    SELECT DISTINCT e.file, e.version, c.chunk_id
-    FROM events e
-    CROSS JOIN LATERAL (
-        SELECT coalesce(e.chunks[i], e.first_chunk + i - 1) AS chunk_id
-        FROM generate_series(
-            greatest(1, %(lo)s - (e.last_offset - e.n)),
-            least(e.n, %(hi)s - 1 - (e.last_offset - e.n))
-        ) AS i
-    ) AS c
-    WHERE e.partition = %(partition)s
-      AND e.last_offset >= %(lo)s
-      AND e.last_offset < %(hi)s + 1024
-      AND e.last_offset - e.n + 1 < %(hi)s
-      AND e.type = 'chunks_appended'
-    ORDER BY e.file, e.version, c.chunk_id
+    SELECT file, version, last_offset, n, first_chunk, chunks
+    FROM events
+    WHERE partition = %(partition)s
+      AND last_offset >= %(lo)s
+      AND last_offset < %(hi)s + 1024
+      AND last_offset - n + 1 < %(hi)s
+      AND type = 'chunks_appended'
 ),
 runs AS MATERIALIZED (
     SELECT l.file, l.version, f.collection, k.headings, c.current,
@@ -47,29 +40,41 @@ runs AS MATERIALIZED (
     ) AS c
 ),
 owed AS MATERIALIZED (
-    SELECT DISTINCT ON (l.chunk_id) l.chunk_id, r.collection, r.headings
+    SELECT DISTINCT ON (c.chunk_id) c.chunk_id, r.collection, r.headings
     FROM logged l
     JOIN runs r USING (file, version)
-    WHERE NOT EXISTS (
-              SELECT FROM embeddings e
-              WHERE e.chunk_id = l.chunk_id
+    CROSS JOIN LATERAL (
+        SELECT coalesce(l.chunks[i], l.first_chunk + i - 1) AS chunk_id
+        FROM generate_series(
+            greatest(1, %(lo)s - (l.last_offset - l.n)),
+            least(l.n, %(hi)s - 1 - (l.last_offset - l.n))
+        ) AS i
+        OFFSET 0
+    ) AS c
+    WHERE (
+              SELECT true
+              FROM embeddings e
+              WHERE e.chunk_id = c.chunk_id
                 AND e.model = %(model)s
-          )
-      AND NOT EXISTS (
-              SELECT FROM dead_letters d
-              WHERE d.chunk_id = l.chunk_id
-                AND d.model = %(model)s
-                AND d.state = 'discarded'
+          ) IS NULL
+      AND (
+              NOT EXISTS (SELECT FROM dead_letters WHERE model = %(model)s AND state = 'discarded')
+              OR (
+                  SELECT d.state = 'discarded'
+                  FROM dead_letters d
+                  WHERE d.chunk_id = c.chunk_id
+                    AND d.model = %(model)s
+              ) IS NOT TRUE
           )
       AND (r.current OR EXISTS (
               SELECT FROM segments s
               WHERE s.file = l.file
-                AND s.min_chunk <= l.chunk_id
-                AND s.max_chunk >= l.chunk_id
-                AND l.chunk_id = ANY (s.chunks)
+                AND s.min_chunk <= c.chunk_id
+                AND s.max_chunk >= c.chunk_id
+                AND c.chunk_id = ANY (s.chunks)
                 AND s.segment = ANY (r.needed)
           ))
-    ORDER BY l.chunk_id
+    ORDER BY c.chunk_id
 )
 SELECT o.chunk_id, o.collection, c.text_hash, c.content,
        CASE WHEN o.headings THEN c.metadata -> 'headings' END AS headings,

@@ -23,9 +23,9 @@ from tests.store.rules.fix_interleave import World
 NEEDED = """      AND (r.current OR EXISTS (
               SELECT FROM segments s
               WHERE s.file = l.file
-                AND s.min_chunk <= l.chunk_id
-                AND s.max_chunk >= l.chunk_id
-                AND l.chunk_id = ANY (s.chunks)
+                AND s.min_chunk <= c.chunk_id
+                AND s.max_chunk >= c.chunk_id
+                AND c.chunk_id = ANY (s.chunks)
                 AND s.segment = ANY (r.needed)
           ))"""
 

@@ -37,11 +37,12 @@ async def test_without_rule_12_a_vector_of_another_collection_is_copied(world: W
 
 # --- rule 13: what is embedded already is not owed -------------------------------------------------
 
-NOT_EMBEDDED = """NOT EXISTS (
-              SELECT FROM embeddings e
-              WHERE e.chunk_id = l.chunk_id
+NOT_EMBEDDED = """(
+              SELECT true
+              FROM embeddings e
+              WHERE e.chunk_id = c.chunk_id
                 AND e.model = %(model)s
-          )"""
+          ) IS NULL"""
 
 
 async def a_chunk_is_logged_twice_before_it_is_embedded(world: World) -> list[str]:
