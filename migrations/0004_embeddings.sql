@@ -22,12 +22,18 @@ BEGIN
             SELECT chunk_id, file FROM chunks WHERE chunk_id = ANY (_chunks) ORDER BY chunk_id FOR KEY SHARE
         ) AS locked;
 
+        IF _existing <> _chunks THEN
+            SELECT array_agg(c.chunk_id ORDER BY c.chunk_id), array_agg(c.embedding ORDER BY c.chunk_id)
+            INTO _chunks, _vectors
+            FROM unnest(_chunks, _vectors) AS c (chunk_id, embedding)
+            JOIN unnest(_existing) AS e (chunk_id) ON e.chunk_id = c.chunk_id;
+        END IF;
+
+        -- In the order of the chunks' locks, so that two that store the same wait for each other one way.
         WITH stored AS (
             INSERT INTO embeddings (chunk_id, model, embedding)
             SELECT c.chunk_id, _model, c.embedding
             FROM unnest(_chunks, _vectors) AS c (chunk_id, embedding)
-            JOIN unnest(_existing) AS e (chunk_id) ON e.chunk_id = c.chunk_id
-            ORDER BY c.chunk_id
             ON CONFLICT DO NOTHING
             RETURNING chunk_id
         )

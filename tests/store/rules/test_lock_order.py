@@ -145,10 +145,8 @@ async def test_without_lock_order_chunks_locked_backwards_deadlock(world: World)
 
 # --- embeddings in order of chunk -----------------------------------------------------------------
 
-EMBEDDINGS_BY_CHUNK = """            ORDER BY c.chunk_id
-            ON CONFLICT DO NOTHING"""
-EMBEDDINGS_AS_GIVEN = """            ORDER BY array_position(_chunks, c.chunk_id)
-            ON CONFLICT DO NOTHING"""
+EMBEDDINGS_BY_CHUNK = "IF _existing <> _chunks THEN"
+EMBEDDINGS_AS_GIVEN = "IF cardinality(_existing) <> cardinality(_chunks) THEN"
 
 
 async def two_consumers_meet_over_the_same_chunks(world: World) -> list[str]:
