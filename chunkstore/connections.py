@@ -11,6 +11,7 @@ from time import monotonic
 import msgspec
 from psycopg import AsyncConnection, sql
 from psycopg.adapt import AdaptersMap
+from psycopg.types.json import set_json_loads
 from psycopg_pool import AsyncConnectionPool
 
 from chunkstore import arrays, requirements
@@ -57,13 +58,15 @@ class Session(msgspec.Struct, frozen=True):
         """The session of a store's schema; `connected_to` is the process that the first connection names."""
         extension, vector_type = server.require_vector()
         path = sql.SQL(", ").join(map(sql.Identifier, dict.fromkeys((schema, extension)))).as_string()
+        adapters = arrays.adapters(vector_type)
+        set_json_loads(msgspec.json.decode, adapters)
         set_local = f"; SET LOCAL search_path = {path};".encode()
         return cls(
             begin=READ_COMMITTED + set_local,
             begin_snapshot=b"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY" + set_local,
             set_session=f"SET search_path = {path}".encode(),
             standing={"search_path": path, "default_transaction_isolation": "read committed"},
-            adapters=arrays.adapters(vector_type),
+            adapters=adapters,
             has_iterative_scans=server.has_iterative_scans,
             incarnation=server.incarnation,
             pooled=server.process != connected_to,
