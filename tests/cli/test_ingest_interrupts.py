@@ -38,11 +38,19 @@ class Ingesting:
     def __init__(self, cli: Cli, process: "subprocess.Popen[str]") -> None:
         self.process = process
         self._environment = cli.environment
+        self._name = cli.environment.get("PGAPPNAME", "")
 
     def count(self, table: str) -> int:
         schema = self._environment["CHUNKSTORE_SCHEMA"]
+        return self._value(f"SELECT count(*) FROM {schema}.{table}")
+
+    def connections(self) -> int:
+        """Those of the command, some of which may still commit when it is gone."""
+        return self._value(f"SELECT count(*) FROM pg_stat_activity WHERE application_name = '{self._name}'")
+
+    def _value(self, statement: str) -> int:
         with psycopg.connect(self._environment["CHUNKSTORE_DSN"]) as connection:
-            row = connection.execute(f"SELECT count(*) FROM {schema}.{table}".encode()).fetchone()
+            row = connection.execute(statement.encode()).fetchone()
             assert row is not None
             return row[0]
 
@@ -61,6 +69,7 @@ class Ingesting:
 @pytest.fixture
 def ingesting(cli: Cli, started: Callable[..., Running], many: Path) -> Ingesting:
     """An ingestion that has just begun."""
+    cli.environment["PGAPPNAME"] = f"ingesting into {cli.environment['CHUNKSTORE_SCHEMA']}"
     return Ingesting(cli, started("ingest", str(many), "--model", MODEL).process)
 
 
@@ -80,10 +89,11 @@ async def test_an_interrupted_ingestion_leaves_nothing_running_and_is_gone_on_wi
     await ingesting.until(lambda: ingesting.count("versions") >= 150)
     workers = ingesting.workers()
     assert workers
+    assert ingesting.connections() > 0
     ingesting.process.send_signal(sent)
     ingesting.process.communicate(timeout=30)
     assert ingesting.process.returncode == code
-    await ingesting.until(lambda: not any(map(is_running, workers)))
+    await ingesting.until(lambda: not any(map(is_running, workers)) and not ingesting.connections())
 
     done, stamped = ingesting.count("versions"), ingesting.count("sources")
     assert 150 <= done < FILES
