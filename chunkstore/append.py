@@ -20,12 +20,13 @@ from chunkstore.errors import InvalidInput
 from chunkstore.manifests import Draft, Segmenter
 from chunkstore.model import Chunk, CollectionId, FileId, Metadata, Version
 from chunkstore.reuse import store_segments
-from chunkstore.settings import EVENT_CHUNKS
 from chunkstore.versions import NOTHING_STORED, Committed, FileState, Stored
 
 # A version of more chunks, or more content, is streamed under an open version.
 BATCH_CHUNKS = 16_384
 BATCH_BYTES = 16 * 2**20
+# From so many chunks on, those of a new file are on their way to the server while the others are hashed.
+SENT_EARLY_FROM = 1_024
 
 ChunkSource = Iterable[Chunk] | AsyncIterable[Chunk]
 
@@ -102,7 +103,7 @@ async def _append_at_once(database: Database, write: Write, batch: Sequence[Prep
 
 def _fits_a_batch(source: ChunkSource) -> TypeGuard[Sequence[Chunk]]:
     """Whether the chunks are many, and all at hand, and not too many for one transaction."""
-    if not isinstance(source, list | tuple) or not EVENT_CHUNKS <= len(source) <= BATCH_CHUNKS:
+    if not isinstance(source, list | tuple) or not SENT_EARLY_FROM <= len(source) <= BATCH_CHUNKS:
         return False
     contents = [chunk.content for chunk in source if isinstance(chunk, Chunk)]
     return sum(len(content) for content in contents if isinstance(content, str)) < BATCH_BYTES

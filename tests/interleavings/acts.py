@@ -4,6 +4,7 @@ from typing import Any
 
 from chunkstore import leases
 from chunkstore.model import Version
+from chunkstore.settings import MAX_K
 from projections.rebuild import drop_abandoned
 from projections.rebuild import rebuild as rebuild_projection
 from projections.verify import verify as verify_store
@@ -38,6 +39,11 @@ async def append_with_key(side: Side, scene: Scene) -> Any:
 
 async def append_first(side: Side, scene: Scene) -> Any:
     return _told(await scene.of(side).append(scene.new_key, scene.chunks("ef")))
+
+
+async def append_many_first(side: Side, scene: Scene) -> Any:
+    chunks = scene.chunks("efgh" + scene.letters[side])
+    return _told(await scene.of(side).append(scene.new_key, chunks))
 
 
 async def stream(side: Side, scene: Scene) -> Any:
@@ -150,7 +156,7 @@ async def verify(side: Side, scene: Scene) -> Any:
 
 async def search(side: Side, scene: Scene) -> Any:
     (vector,) = MODELS[0].embed([scene.key])
-    hits = await scene.of(side).search(vector, k=1000, model=MODELS[0].name)
+    hits = await scene.of(side).search(vector, k=MAX_K, model=MODELS[0].name)
     seen = sorted((hit.version, hit.ordinal, hit.content) for hit in hits if hit.key == scene.key)
     assert len({version for version, _, _ in seen}) <= 1, f"versions are mixed: {seen}"
     assert [ordinal for _, ordinal, _ in seen] == list(range(len(seen))) or scene.held, f"a part: {seen}"

@@ -16,7 +16,7 @@ from tests.interleavings.stages import staged
 
 
 class Stages:
-    """One stage for many tests; a new one after a test that broke it."""
+    """One stage for many tests; a new one after a test that broke it, and where many files are on it."""
 
     def __init__(self, dsn: str, stack: AsyncExitStack) -> None:
         self._dsn = dsn
@@ -24,7 +24,7 @@ class Stages:
         self._stage: Stage | None = None
 
     async def get(self) -> Stage:
-        if self._stage is None or self._stage.spoiled:
+        if self._stage is None or self._stage.spoiled or self._stage.is_full:
             await self.end()
             self._stage = await self._stack.enter_async_context(staged(self._dsn))
         return self._stage
@@ -52,13 +52,14 @@ async def stage(stages: Stages) -> Stage:
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two chunks fill a segment, six a batch; open versions and checkpoints are overdue at once.
+    """Two chunks fill a segment, six a batch; four of a new file are sent early; nothing may wait.
 
     So nobody waits for a time to pass, and what takes a lease over meets whoever has it.
     """
     monkeypatch.setattr(manifests, "SEGMENT_MIN", 2)
     monkeypatch.setattr(manifests, "SEGMENT_MAX", 2)
     monkeypatch.setattr(appending, "BATCH_CHUNKS", 6)
+    monkeypatch.setattr(appending, "SENT_EARLY_FROM", 4)
     monkeypatch.setattr(versions, "_DEADLINE", timedelta(0))
     monkeypatch.setattr(active, "CHECKPOINT_SECONDS", 0.0)
     monkeypatch.setattr(embedding, "_TWIN_SECONDS", 0.0)

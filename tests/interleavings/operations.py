@@ -62,6 +62,7 @@ OPERATIONS = (
     Operation("append with expected_version", acts.append_expecting, _WRITE, promised=(StaleVersion,)),
     Operation("append with an idempotency key", acts.append_with_key, _WRITE),
     Operation("append to a new key", acts.append_first, _WRITE, files=frozenset({"new"})),
+    Operation("append many to a new key", acts.append_many_first, _WRITE, files=frozenset({"new"})),
     Operation(
         "append in batches",
         acts.stream,

@@ -23,6 +23,8 @@ SHARED = "docs"
 """The collection of the files that need none for themselves."""
 AT_ONCE = 24
 """Files that are made at once, which spares time."""
+FULL = 500
+"""Files of a stage on which no other test begins."""
 
 LEASED = frozenset({"lease", "again", "alone", "tried", "dead"})
 """Facts that need chunks which are not embedded yet."""
@@ -86,6 +88,11 @@ class Stage:
         self.spoiled = False
         self._made = 0
         self._ready: dict[frozenset[str], list[Scene]] = {}
+
+    @property
+    def is_full(self) -> bool:
+        """Whether there are so many files that whoever looks at all of them takes long."""
+        return self._made > FULL
 
     # --- making a scene -------------------------------------------------------------------------
 

@@ -22,6 +22,7 @@ SHARPEST = {
     "append with expected_version": ["append with expected_version"],
     "append with an idempotency key": ["append with an idempotency key"],
     "append to a new key": ["append to a new key"],
+    "append many to a new key": ["append to a new key", "append many to a new key"],
     "append in batches": ["abandon overdue versions", "sweep"],
     "roll back": ["decide what goes", "sweep", "project a commit"],
     "erase": ["append in batches", "give a chunk up", "project a commit", "sweep"],

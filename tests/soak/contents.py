@@ -24,6 +24,8 @@ OWN_FILES = 4
 LEAST_CHUNKS = 6
 """Of an upload; from `BATCH_CHUNKS` on it is streamed under an open version."""
 BATCH_CHUNKS = 16
+SENT_EARLY_FROM = 10
+"""Of an upload to a file that is new."""
 
 ABSENT = ""
 """What a file holds that was never appended, or was erased."""

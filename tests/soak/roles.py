@@ -21,7 +21,7 @@ from projections import active, indexes
 from projections.projector import Projector
 from tests.faults.models import MODEL
 from tests.faults.processes import COLLECTION, LEASE_SECONDS, ROLES, Role, Where, collect, project, run
-from tests.soak.contents import BATCH_CHUNKS
+from tests.soak.contents import BATCH_CHUNKS, SENT_EARLY_FROM
 from tests.soak.moods import OTHER, Moody
 from tests.soak.operating import Operator
 from tests.soak.reading import SoakReader
@@ -35,7 +35,7 @@ LOOK_SECONDS = 0.5
 
 
 async def write(store: ChunkStore, name: str, stop: anyio.Event) -> None:
-    append.BATCH_CHUNKS = BATCH_CHUNKS
+    append.BATCH_CHUNKS, append.SENT_EARLY_FROM = BATCH_CHUNKS, SENT_EARLY_FROM
     versions._DEADLINE = timedelta(seconds=2 * LEASE_SECONDS)
     await Writer(await persistently(lambda: store.collection(COLLECTION), stop), name, stop).run()
 
