@@ -30,6 +30,9 @@ NAMES = (
     "million",
 )
 
+LONG = ("scale",)
+"""Run only where they are named: ten gigabytes of disk, and a quarter of an hour."""
+
 ALONE = ("chunking", "embedding")
 """Those that need no server: each reads the rest of the command line itself."""
 
@@ -51,14 +54,17 @@ def main() -> None:
         return
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument(
-        "names", nargs="*", metavar="name", help=f"of {', '.join(NAMES)}; all where none is given"
+        "names",
+        nargs="*",
+        metavar="name",
+        help=f"of {', '.join(NAMES)}; all where none is given; or {', '.join(LONG)}",
     )
     parser.add_argument("--quick", action="store_true", help="smaller files and three rounds: does it run?")
     parser.add_argument("--json", action="store_true", help="print the results as JSON")
     parser.add_argument("--dsn", help="a Postgres with pgvector; else an embedded one in a temporary folder")
     given = parser.parse_args()
-    if unknown := set(given.names) - set(NAMES):
-        parser.error(f"no benchmark {', '.join(sorted(unknown))}; there are {', '.join(NAMES)}")
+    if unknown := set(given.names) - set(NAMES + LONG):
+        parser.error(f"no benchmark {', '.join(sorted(unknown))}; there are {', '.join(NAMES + LONG)}")
     results = anyio.run(lambda: run(given.names or list(NAMES), quick=given.quick, dsn=given.dsn))
     if given.json:
         sys.stdout.write(msgspec.json.encode(results).decode() + "\n")
