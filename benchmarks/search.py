@@ -149,7 +149,7 @@ def _statement(own: psycopg.Connection[Any], store: ChunkStore, collection: Coll
     searched = collection._models[0]  # noqa: SLF001
     path = sql.SQL("SET search_path = {}, public").format(sql.Identifier(store.database.schema))
     own.execute(path)
-    for name, value in settings(K, iterative=store.database.has_iterative_scans).items():
+    for name, value in settings(K, store.database).items():
         own.execute("SELECT set_config(%s, %s, false)", [name, value])
     return nearest_statement(searched, K).decode()
 

@@ -20,6 +20,9 @@ from chunkstore.statements import load
 
 SEARCH = load("search")
 
+_MAX_EF_SEARCH = 1000
+"""Of pgvector: the most candidates that an index scan keeps."""
+
 _OPERATORS = {"cosine": sql.SQL("<=>"), "l2": sql.SQL("<->"), "ip": sql.SQL("<#>")}
 
 
@@ -65,10 +68,15 @@ def checked_vector(vector: object, model: CollectionModel) -> np.ndarray:
     return query
 
 
-def settings(k: int, *, iterative: bool) -> dict[str, str]:
-    """What an index scan needs to find k active rows, whatever lies superseded between them."""
-    ef_search = {"hnsw.ef_search": str(min(1000, max(40, k)))}
-    return ef_search | {"hnsw.iterative_scan": "relaxed_order"} if iterative else ef_search
+def settings(k: int, database: Database, *, to_the_end: bool = False) -> dict[str, str]:
+    """What an index scan needs to find k rows; `to_the_end`, whatever lies superseded between them.
+
+    Where the server's pgvector cannot go on with a scan, it finds what it finds.
+    """
+    ef_search = {"hnsw.ef_search": str(min(_MAX_EF_SEARCH, max(40, k)))}
+    if not database.has_iterative_scans:
+        return ef_search
+    return ef_search | {"hnsw.iterative_scan": "relaxed_order" if to_the_end else "off"}
 
 
 async def search(
@@ -81,13 +89,23 @@ async def search(
         "table": f'"{model.search_table}"',
         "collection": collection,
     }
-    needed = settings(k, iterative=database.has_iterative_scans)
+    to_the_end = k > _MAX_EF_SEARCH
+    found, beside = await _ask(database, model, params, k, to_the_end=to_the_end)
+    if len(found) < k and not to_the_end and not beside.exact and database.has_iterative_scans:
+        # Anew, and seldom: to be ready to go on costs every scan a twentieth.
+        found, beside = await _ask(database, model, params, k, to_the_end=True)
+    return Hits([_hit(row, model.distance) for row in found], exact=beside.exact), beside.serving
+
+
+async def _ask(
+    database: Database, model: CollectionModel, params: dict[str, Any], k: int, *, to_the_end: bool
+) -> tuple[list[_Row], _Row | _Beside]:
+    needed = settings(k, database, to_the_end=to_the_end)
     found = await database.ask(nearest_statement(model, k), params, settings=needed, row=_Row)
     if found:
-        beside = found[0]
-    else:
-        (beside,) = await database.ask(SEARCH.nothing_found, params, settings={}, row=_Beside)
-    return Hits([_hit(row, model.distance) for row in found], exact=beside.exact), beside.serving
+        return found, found[0]
+    (beside,) = await database.ask(SEARCH.nothing_found, params, settings={}, row=_Beside)
+    return found, beside
 
 
 @lru_cache(maxsize=1000)
