@@ -175,6 +175,7 @@ def _segment_row(file: FileId, draft: Draft, ids: dict[bytes, ChunkId]) -> dict[
         "digest": draft.digest,
         "min_chunk": min(chunks),
         "max_chunk": max(chunks),
+        "consecutive": chunks == list(range(chunks[0], chunks[0] + len(chunks))),
         "chunks": Bigints(chunks),
         "hashes": b"".join([chunk.hash for chunk in draft.chunks]),
         "starts": _sent(draft.starts),

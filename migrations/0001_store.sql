@@ -112,6 +112,8 @@ CREATE TABLE segments (
     digest    bytea     NOT NULL,
     min_chunk bigint    NOT NULL,
     max_chunk bigint    NOT NULL,
+    -- Whether each id is one more than the id before: then a chunk's place is known without reading them.
+    consecutive boolean NOT NULL DEFAULT false,
     chunks    bigint[]  NOT NULL,
     -- 16 bytes a chunk, in the order of `chunks`.
     hashes    bytea     NOT NULL,

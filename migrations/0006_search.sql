@@ -40,7 +40,12 @@ BEGIN
         FROM segments s
         JOIN LATERAL unnest(v.segments, v.base_ordinals, v.base_chars, v.base_pages, v.base_lines)
             AS m (segment, base_ordinal, base_char, base_page, base_line) ON m.segment = s.segment
-        CROSS JOIN LATERAL array_position(s.chunks, h.chunk_id) AS i
+        CROSS JOIN LATERAL (
+            SELECT CASE
+                WHEN s.consecutive THEN (h.chunk_id - s.min_chunk + 1)::integer
+                ELSE array_position(s.chunks, h.chunk_id)
+            END
+        ) AS position (i)
         WHERE s.file = h.file AND s.min_chunk <= h.chunk_id AND s.max_chunk >= h.chunk_id AND i IS NOT NULL
         ORDER BY m.base_ordinal
         LIMIT 1

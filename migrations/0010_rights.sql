@@ -31,7 +31,7 @@ VALUES
     ('reader', 'TABLE partitions', 'SELECT'),
     ('reader', 'TABLE events', 'SELECT'),
     ('reader', 'TABLE segments',
-     'SELECT (segment, file, min_chunk, max_chunk, chunks, starts, ends, pages, lines)'),
+     'SELECT (segment, file, min_chunk, max_chunk, consecutive, chunks, starts, ends, pages, lines)'),
     ('reader', 'TABLE chunks', 'SELECT (chunk_id, file, content, metadata)'),
     ('reader', 'TABLE embeddings', 'SELECT (chunk_id, model)'),
     ('reader', 'TABLE dead_letters', 'SELECT'),
@@ -50,7 +50,7 @@ VALUES
      'SELECT, INSERT, UPDATE (state, tombstone, chunks, reused, added, segments, base_ordinals, base_chars,'
      ' base_pages, base_lines, digest, deadline, committed_at)'),
     ('writer', 'TABLE segments',
-     'SELECT (segment, file, min_chunk, max_chunk, chunks, hashes, starts, ends, pages, lines), INSERT'),
+     'SELECT (segment, file, min_chunk, max_chunk, consecutive, chunks, hashes, starts, ends, pages, lines), INSERT'),
     ('writer', 'TABLE chunks', 'SELECT (chunk_id, file), INSERT'),
     ('writer', 'TABLE embeddings', 'SELECT (chunk_id, model)'),
     ('writer', 'TABLE idempotency_keys', 'SELECT, INSERT'),

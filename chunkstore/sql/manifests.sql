@@ -11,10 +11,12 @@ WHERE segment = ANY (%(segments)s);
 
 -- name: insert_segment
 -- Stores one segment; returns its number.
-INSERT INTO segments (segment, file, digest, min_chunk, max_chunk, chunks, hashes, starts, ends, pages, lines)
+INSERT INTO segments (
+    segment, file, digest, min_chunk, max_chunk, consecutive, chunks, hashes, starts, ends, pages, lines
+)
 VALUES (
-    nextval('segment_ids'), %(file)s, %(digest)b, %(min_chunk)s, %(max_chunk)s, %(chunks)b::bigint[], %(hashes)b,
-    %(starts)b::integer[], %(ends)b::integer[], %(pages)b::integer[], %(lines)b::integer[]
+    nextval('segment_ids'), %(file)s, %(digest)b, %(min_chunk)s, %(max_chunk)s, %(consecutive)s, %(chunks)b::bigint[],
+    %(hashes)b, %(starts)b::integer[], %(ends)b::integer[], %(pages)b::integer[], %(lines)b::integer[]
 )
 RETURNING segment;
 

@@ -151,11 +151,15 @@ HAVING v.chunks <> coalesce(sum(l.length), 0)
 -- name: segment_arrays
 -- A segment's bounds, hashes and places belong to its chunks.
 SELECT s.segment, s.file, cardinality(s.chunks) AS chunks, s.min_chunk, s.max_chunk, b.least, b.greatest,
-       octet_length(s.hashes) AS bytes_of_hashes, cardinality(s.starts) AS starts, cardinality(s.ends) AS ends,
+       s.consecutive, octet_length(s.hashes) AS bytes_of_hashes, cardinality(s.starts) AS starts, cardinality(s.ends) AS ends,
        cardinality(s.pages) AS pages, cardinality(s.lines) AS lines
 FROM segments s
-CROSS JOIN LATERAL (SELECT min(c) AS least, max(c) AS greatest FROM unnest(s.chunks) AS c) AS b
+CROSS JOIN LATERAL (
+    SELECT min(c) AS least, max(c) AS greatest, bool_and(c = s.chunks[1] + i - 1) AS consecutive
+    FROM unnest(s.chunks) WITH ORDINALITY AS u (c, i)
+) AS b
 WHERE (s.min_chunk, s.max_chunk) IS DISTINCT FROM (b.least, b.greatest)
+   OR (s.consecutive AND NOT b.consecutive)
    OR octet_length(s.hashes) <> 16 * cardinality(s.chunks)
    OR cardinality(s.starts) <> cardinality(s.chunks)
    OR cardinality(s.ends) <> cardinality(s.chunks)

@@ -98,6 +98,11 @@ DAMAGE = {
         {"segment_arrays"},
         {"file": "rolled_back"},
     ),
+    "a segment that calls its chunks consecutive, which they are not": Damage(
+        "UPDATE segments SET consecutive = true WHERE file = {changed} AND NOT consecutive",
+        {"segment_arrays"},
+        {"file": "changed", "consecutive": True},
+    ),
     "a segment with places for fewer chunks": Damage(
         "UPDATE segments SET starts = starts[2:] WHERE file = {pinned}",
         {"segment_arrays"},
