@@ -201,11 +201,10 @@ class Collection:
                 if file is None:
                     raise NeverActive(f"version {version.number} was erased with its file")
                 while True:
-                    async with self.store.database.transaction() as conn:
-                        if await searching.is_active(conn, file, version.number, waited_for):
-                            return
+                    if await searching.is_active(self.store.database, file, version.number, waited_for):
+                        return
                     waited = anyio.current_time() - begun
-                    await anyio.sleep(min(max(waited / 20, _SHORTEST_PAUSE), _LONGEST_PAUSE))
+                    await anyio.sleep(min(max(waited / 40, _SHORTEST_PAUSE), _LONGEST_PAUSE))
         except TimeoutError:
             raise WaitTimeout(
                 f"timeout: version {version.number} of {version.key!r} was not active after {timeout} s;"

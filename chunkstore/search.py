@@ -8,9 +8,8 @@ from typing import Any
 
 import msgspec
 import numpy as np
-from psycopg import AsyncConnection, sql
+from psycopg import sql
 
-from chunkstore import rows
 from chunkstore.arrays import Vector
 from chunkstore.database import Database
 from chunkstore.errors import InvalidInput, NeverActive, UnknownFile
@@ -146,18 +145,17 @@ class _Standing(msgspec.Struct, frozen=True):
     dead_letter: bool
 
 
-async def is_active(
-    conn: AsyncConnection[Any], file: FileId, version: int, model: ModelId | None = None
-) -> bool:
+async def is_active(database: Database, file: FileId, version: int, model: ModelId | None = None) -> bool:
     """Whether this version or a later one is active; after a rollback to it, whether this one is.
 
     For the model, or for the one that serves. Raises NeverActive where it cannot become so any more:
     collected, abandoned, erased, rolled back, or waiting on a dead letter.
     """
     params = {"file": file, "version": version, "model": model}
-    standing = await rows.fetch_one(conn, SEARCH.standing, params, row=_Standing)
-    if standing is None:
+    found = await database.ask(SEARCH.standing, params, settings={}, row=_Standing)
+    if not found:
         raise UnknownFile(f"file {file} is not in this store")
+    standing = found[0]
     if standing.erased:
         raise NeverActive(f"version {version} was erased with its file")
     if standing.active == version:
