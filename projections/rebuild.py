@@ -6,6 +6,7 @@ consumers go on; activation pauses for the swap alone.
 
 from typing import Any
 
+import anyio
 import msgspec
 from psycopg import AsyncConnection, sql
 
@@ -21,6 +22,8 @@ from projections import indexes
 REBUILD = load("rebuild")
 
 _SEGMENTS = 4
+_LOOK_SECONDS = 0.1
+"""Between two looks whether an index is still being built."""
 
 
 class RebuildReport(msgspec.Struct, frozen=True):
@@ -50,7 +53,11 @@ async def rebuild(store: ChunkStore, collection: str, model: str | None = None) 
     async with store.database.transaction(FOR_AS_LONG_AS_IT_TAKES) as guard:
         if not await rows.fetch_value(guard, REBUILD.try_begin, {"table": chosen.search_table}):
             raise Conflict(f"a rebuild of {collection!r} for {chosen.name!r} is running already")
-        await rows.fetch_value(guard, REBUILD.lock_index, {"index": f"{chosen.search_table}_hnsw"})
+        while not await rows.fetch_value(
+            guard, REBUILD.try_lock_index, {"index": f"{chosen.search_table}_hnsw"}
+        ):
+            await indexes.drop_snapshot(guard)
+            await anyio.sleep(_LOOK_SECONDS)
         await indexes.drop_snapshot(guard)
         return await _Rebuild(store, row.collection, collection, chosen).run()
 

@@ -1,6 +1,7 @@
--- name: lock_index
--- Keeps index builders away from the live table until the swap; held by an idle transaction.
-SELECT pg_advisory_xact_lock(hashtextextended(current_schema() || '.' || %(index)s, 0));
+-- name: try_lock_index
+-- Keeps index builders away from the live table until the swap; held by an idle transaction. Who waited here would
+-- keep a snapshot meanwhile, for which a builder that holds the lock would wait in turn, and no server sees that.
+SELECT pg_try_advisory_xact_lock(hashtextextended(current_schema() || '.' || %(index)s, 0));
 
 -- name: try_begin
 -- One rebuild of a (collection, model) at a time; held by an idle transaction.

@@ -10,6 +10,7 @@ from chunkstore.store import ChunkStore
 from consumers.embedding import EmbeddingConsumer
 from projections import indexes
 from projections.projector import Projector
+from projections.rebuild import rebuild
 from tests.faults.asking import until, value
 from tests.faults.models import MODEL
 
@@ -21,6 +22,16 @@ WHERE indexrelid = to_regclass('search_1_1_hnsw')
 """
 
 BESIDE = "SELECT to_regclass('search_1_1_hnsw_ccnew') IS NOT NULL"
+
+REBUILD_WAITS = """
+SELECT count(*) = 1
+FROM pg_locks l
+JOIN pg_stat_activity a USING (pid)
+WHERE l.locktype = 'advisory'
+  AND (l.classid::bigint << 32 | l.objid::bigint)
+      = hashtextextended(current_schema() || '.search_1_1.rebuild', 0)
+  AND (a.wait_event_type = 'Lock' OR (a.state = 'idle in transaction' AND a.query = 'SELECT'))
+"""
 
 KILL = """
 SELECT count(pg_terminate_backend(pid))
@@ -60,6 +71,21 @@ async def test_a_killed_build_leaves_searches_exact_and_is_done_again(
         stop.set()
     hits = await embedded.search("text number 77", k=3)
     assert (hits.exact, hits[0].content) == (False, "text number 77")
+
+
+async def test_a_rebuild_that_waits_for_an_index_lets_it_be_built(
+    store: ChunkStore, embedded: Collection
+) -> None:
+    """Whoever builds one beside its users waits for all who have a snapshot, and the rebuild waits for it."""
+    await Projector(store, MODEL.name).run(drain=True)
+    (table,) = await indexes._tables(store.database, None)
+    async with anyio.create_task_group() as tasks, indexes._guarded(store.database, table) as builder:
+        assert builder is not None
+        tasks.start_soon(rebuild, store, embedded.name)
+        await until(store, REBUILD_WAITS)
+        with anyio.fail_after(20):
+            await builder.execute("REINDEX INDEX CONCURRENTLY search_1_1_hnsw")
+    assert not (await embedded.search("text number 77", k=3)).exact
 
 
 async def test_a_rebuild_that_outlives_its_process_is_left_alone(
