@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 import anyio
 
 from chunkstore import ChunkStore
+from chunkstore.database import FOR_AS_LONG_AS_IT_TAKES
 from chunkstore.models import Model
 from chunkstore.store import Collection
 from consumers.embedding import EmbeddingConsumer
@@ -27,7 +28,7 @@ async def running(store: ChunkStore, model: Model) -> AsyncIterator[None]:
 @asynccontextmanager
 async def without_indexes(store: ChunkStore) -> AsyncIterator[Callable[[Collection], Awaitable[None]]]:
     """Gives what keeps the index of a collection from being built until the end, as during a bulk load."""
-    async with store.database.transaction() as guard:
+    async with store.database.transaction(FOR_AS_LONG_AS_IT_TAKES) as guard:
 
         async def hold(collection: Collection) -> None:
             table = collection._models[0].search_table  # noqa: SLF001
