@@ -1,6 +1,7 @@
 """Versions of a file: locked state, open, extend, commit, abandon, target, pins (rules 5 to 9).
 
-Every function runs inside the caller's transaction and under the file's lock, which `lock` takes first.
+Every function but `is_new` runs inside the caller's transaction and under the file's lock, which `lock` takes
+first.
 """
 
 from collections.abc import Iterator, Sequence
