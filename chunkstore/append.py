@@ -4,8 +4,7 @@ Atomic either way: the committed manifest is there with every chunk that it name
 is bounded by a batch and a segment, whatever the file's length.
 """
 
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Sequence
-from itertools import islice
+from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Any, TypeGuard
 
 import anyio
@@ -14,21 +13,16 @@ from psycopg import AsyncConnection
 
 from chunkstore import chunks as payload
 from chunkstore import versions
+from chunkstore.batches import ChunkSource, fit_one_batch, in_batches, prepare_each
 from chunkstore.chunks import Prepared
 from chunkstore.database import BY_INDEX, Database
-from chunkstore.errors import InvalidInput
 from chunkstore.manifests import Draft, Segmenter
 from chunkstore.model import Chunk, CollectionId, FileId, Metadata, Version
 from chunkstore.reuse import store_segments
 from chunkstore.versions import NOTHING_STORED, Committed, FileState, Stored
 
-# A version of more chunks, or more content, is streamed under an open version.
-BATCH_CHUNKS = 16_384
-BATCH_BYTES = 16 * 2**20
 # From so many chunks on, those of a new file are on their way to the server while the others are hashed.
 SENT_EARLY_FROM = 1_024
-
-ChunkSource = Iterable[Chunk] | AsyncIterable[Chunk]
 
 
 class Write(msgspec.Struct, frozen=True, kw_only=True):
@@ -49,7 +43,7 @@ async def append(database: Database, write: Write, source: ChunkSource) -> Versi
 
     Raises InvalidInput, StaleVersion, IdempotencyKeyReused, VersionFenced.
     """
-    if _fits_a_batch(source) and await versions.is_new(database, write.collection, write.key):
+    if _is_sent_early(source) and await versions.is_new(database, write.collection, write.key):
         version = await _append_new(database, write, source)
         if version is not None:
             return version
@@ -101,12 +95,9 @@ async def _append_at_once(database: Database, write: Write, batch: Sequence[Prep
         return await _write_whole(conn, write, state, stored, digest)
 
 
-def _fits_a_batch(source: ChunkSource) -> TypeGuard[Sequence[Chunk]]:
+def _is_sent_early(source: ChunkSource) -> TypeGuard[Sequence[Chunk]]:
     """Whether the chunks are many, and all at hand, and not too many for one transaction."""
-    if not isinstance(source, list | tuple) or not SENT_EARLY_FROM <= len(source) <= BATCH_CHUNKS:
-        return False
-    contents = [chunk.content for chunk in source if isinstance(chunk, Chunk)]
-    return sum(len(content) for content in contents if isinstance(content, str)) < BATCH_BYTES
+    return isinstance(source, list | tuple) and len(source) >= SENT_EARLY_FROM and fit_one_batch(source)
 
 
 async def _append_new(database: Database, write: Write, source: Sequence[Chunk]) -> Version | None:
@@ -121,7 +112,7 @@ async def _append_new(database: Database, write: Write, source: Sequence[Chunk])
         if state.last_version > 0:
             return None
         versions.check_expected(state, write.expected_version)
-        prepared = _noted(_prepared(source, headings=write.headings), batch)
+        prepared = _noted(prepare_each(source, headings=write.headings), batch)
         chunks = await payload.insert(conn, state.file, prepared, len(source))
         drafts = [*segmenter.feed(batch), *segmenter.finish()]
         stored = await store_segments(conn, state, drafts, streamed=False, stored=chunks)
@@ -278,50 +269,10 @@ async def _give_up(database: Database, state: FileState, version: int) -> None:
         return
 
 
-# --- batches ------------------------------------------------------------------------------------
-
-
-async def in_batches(source: ChunkSource, *, headings: bool) -> AsyncIterator[list[Prepared]]:
-    """The chunks, checked and hashed, in batches of bounded count and size."""
-    batch: list[Prepared] = []
-    size = position = 0
-    async for piece in _pieces(source):
-        for chunk in _prepared(piece, headings=headings, position=position):
-            batch.append(chunk)
-            size += len(chunk.content)
-            position += 1
-            if len(batch) >= BATCH_CHUNKS or size >= BATCH_BYTES:
-                yield batch
-                batch, size = [], 0
-    if batch:
-        yield batch
-
-
-def _prepared(chunks: Iterable[Chunk], *, headings: bool, position: int = 0) -> Iterator[Prepared]:
-    for i, chunk in enumerate(chunks, position):
-        if not isinstance(chunk, Chunk):
-            raise InvalidInput(f"chunks[{i}]", chunk, "a chunk is a Chunk")
-        yield payload.prepare(chunk, headings=headings, position=i)
-
-
 def _noted(chunks: Iterator[Prepared], batch: list[Prepared]) -> Iterator[Prepared]:
     for chunk in chunks:
         batch.append(chunk)
         yield chunk
-
-
-async def _pieces(source: ChunkSource) -> AsyncIterator[list[Chunk]]:
-    """The source in pieces, so that no async step is paid for each chunk of a plain iterable."""
-    if isinstance(source, AsyncIterable):
-        async for chunk in source:
-            yield [chunk]
-    elif isinstance(source, Iterable) and not isinstance(source, str | bytes):
-        iterator = iter(source)
-        while piece := list(islice(iterator, 256)):
-            yield piece
-            await anyio.lowlevel.checkpoint()
-    else:
-        raise InvalidInput("chunks", source, "chunks are an iterable or async iterable of Chunk")
 
 
 async def _chained(

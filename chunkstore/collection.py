@@ -13,7 +13,8 @@ import numpy as np
 from chunkstore import append as appending
 from chunkstore import catalog, embeddings, erase, inputs, rows, versions
 from chunkstore import search as searching
-from chunkstore.append import ChunkSource, Write
+from chunkstore.append import Write
+from chunkstore.batches import ChunkSource
 from chunkstore.catalog import CollectionRow
 from chunkstore.embeddings import DeadLetter
 from chunkstore.errors import InvalidInput, NeverActive, UnknownModel, WaitTimeout

@@ -27,7 +27,7 @@ from anyio.from_thread import start_blocking_portal
 from anyio.streams.memory import MemoryObjectReceiveStream
 
 from chunkstore import store as twins
-from chunkstore.append import ChunkSource
+from chunkstore.batches import ChunkSource
 from chunkstore.catalog import CollectionRow
 from chunkstore.collection import VectorOrText
 from chunkstore.embeddings import DeadLetter

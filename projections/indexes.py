@@ -12,7 +12,7 @@ import msgspec
 from psycopg import AsyncConnection, sql
 
 from chunkstore import leases, rows
-from chunkstore.database import FOR_AS_LONG_AS_IT_TAKES, Database
+from chunkstore.database import BY_INDEX, FOR_AS_LONG_AS_IT_TAKES, Database
 from chunkstore.model import CollectionId, ModelId
 from chunkstore.search_tables import HALFVEC_MAX_DIMENSIONS, CollectionModel
 from chunkstore.statements import load
@@ -92,7 +92,7 @@ async def _tables(database: Database, model: ModelId | None) -> list[_Table]:
 async def _is_due(database: Database, table: _Table) -> bool:
     if table.dimensions > HALFVEC_MAX_DIMENSIONS:
         return False
-    async with database.transaction() as conn:
+    async with database.transaction(BY_INDEX) as conn:
         counted = INDEXES.with_tables("count_up_to", search=table.search_table)
         if await rows.fetch_value(conn, counted, {"limit": INDEX_FROM_ROWS}) < INDEX_FROM_ROWS:
             return False

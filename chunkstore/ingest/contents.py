@@ -5,7 +5,7 @@ from itertools import islice
 
 from anyio import to_thread
 
-from chunkstore.append import ChunkSource
+from chunkstore.batches import ChunkSource
 from chunkstore.errors import UnreadableFile
 from chunkstore.ingest.document import Document
 from chunkstore.ingest.frames import FRAME_CHUNKS, Cutter

@@ -6,7 +6,7 @@ from pathlib import Path
 from anyio import to_thread
 
 from chunkstore import inputs
-from chunkstore.append import ChunkSource, in_batches
+from chunkstore.batches import ChunkSource, in_batches
 from chunkstore.collection import Collection
 from chunkstore.errors import InvalidInput, UnreadableFile
 from chunkstore.ingest.changes import Checks

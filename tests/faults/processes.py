@@ -20,7 +20,7 @@ from uuid import uuid4
 import anyio
 from anyio.abc import TaskStatus
 
-from chunkstore import answers, append, connections, versions
+from chunkstore import answers, batches, connections, versions
 from chunkstore.errors import Conflict, VersionFenced
 from chunkstore.retries import persistently
 from chunkstore.store import ChunkStore
@@ -66,7 +66,7 @@ async def upload_streamed(
     store: ChunkStore, name: str, stop: anyio.Event, keys: Sequence[str] = KEYS, pause: float = 0
 ) -> None:
     """The same in many batches under open versions, which a kill abandons."""
-    append.BATCH_CHUNKS = 8
+    batches.BATCH_CHUNKS = 8
     versions._DEADLINE = timedelta(seconds=2 * LEASE_SECONDS)
     await upload(store, name, stop, keys, pause)
 

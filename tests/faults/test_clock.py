@@ -87,7 +87,7 @@ async def test_a_clock_that_is_a_day_off_ends_no_lease_no_open_version_and_no_re
 
     async with anyio.create_task_group() as tasks:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("chunkstore.append.BATCH_CHUNKS", 1)
+            patch.setattr("chunkstore.batches.BATCH_CHUNKS", 1)
             tasks.start_soon(files.append, "streamed", slowly())
             await began.wait()
             await there.chunkstore("gc")

@@ -202,7 +202,7 @@ async def test_690_chunks_that_are_uploaded_again_while_they_are_embedded_are_al
 async def test_a_run_that_began_before_a_newer_one_changes_nothing_when_it_ends(
     store: ChunkStore, files: Collection, searched: Checker, monkeypatch: pytest.MonkeyPatch, newer: str
 ) -> None:
-    monkeypatch.setattr("chunkstore.append.BATCH_CHUNKS", 1)
+    monkeypatch.setattr("chunkstore.batches.BATCH_CHUNKS", 1)
     await files.append("doc", chunks("text at first"))
     is_open, go = anyio.Event(), anyio.Event()
 

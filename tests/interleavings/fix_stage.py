@@ -58,7 +58,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """
     monkeypatch.setattr(manifests, "SEGMENT_MIN", 2)
     monkeypatch.setattr(manifests, "SEGMENT_MAX", 2)
-    monkeypatch.setattr(appending, "BATCH_CHUNKS", 6)
+    monkeypatch.setattr("chunkstore.batches.BATCH_CHUNKS", 6)
     monkeypatch.setattr(appending, "SENT_EARLY_FROM", 4)
     monkeypatch.setattr(versions, "_DEADLINE", timedelta(0))
     monkeypatch.setattr(active, "CHECKPOINT_SECONDS", 0.0)

@@ -11,7 +11,7 @@ from typing import Any
 
 import anyio
 
-from chunkstore import append, versions
+from chunkstore import append, batches, versions
 from chunkstore.errors import UnknownModel
 from chunkstore.models.hashing import HashingModel
 from chunkstore.retries import persistently
@@ -35,7 +35,7 @@ LOOK_SECONDS = 0.5
 
 
 async def write(store: ChunkStore, name: str, stop: anyio.Event) -> None:
-    append.BATCH_CHUNKS, append.SENT_EARLY_FROM = BATCH_CHUNKS, SENT_EARLY_FROM
+    batches.BATCH_CHUNKS, append.SENT_EARLY_FROM = BATCH_CHUNKS, SENT_EARLY_FROM
     versions._DEADLINE = timedelta(seconds=2 * LEASE_SECONDS)
     await Writer(await persistently(lambda: store.collection(COLLECTION), stop), name, stop).run()
 

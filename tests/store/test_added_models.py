@@ -5,7 +5,6 @@ from collections.abc import AsyncIterator
 import anyio
 import pytest
 
-from chunkstore import append as appending
 from chunkstore import catalog, rows
 from chunkstore.collection import Collection
 from chunkstore.errors import ModelIncomplete, UnknownModel
@@ -197,7 +196,7 @@ async def test_a_model_that_is_ahead_of_the_serving_one_may_serve(
 async def test_a_model_is_added_while_a_version_is_streamed(
     store: ChunkStore, collection: Collection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(appending, "BATCH_CHUNKS", 600)
+    monkeypatch.setattr("chunkstore.batches.BATCH_CHUNKS", 600)
     await store.collection("other", model=ADDED)
     await drain(store, MODEL, ADDED)
 

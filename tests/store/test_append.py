@@ -60,7 +60,7 @@ def words(count: int) -> list[str]:
 @pytest.fixture
 def streamed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Lets versions of more than 600 chunks be streamed."""
-    monkeypatch.setattr(appending, "BATCH_CHUNKS", 600)
+    monkeypatch.setattr("chunkstore.batches.BATCH_CHUNKS", 600)
 
 
 # --- what is read is what was appended ------------------------------------------------------------
@@ -86,7 +86,7 @@ async def test_every_version_of_a_long_history_reads_as_it_was_appended(
     monkeypatch.setattr(manifests, "SEGMENT_MIN", 4)
     monkeypatch.setattr(manifests, "SEGMENT_MAX", 16)
     monkeypatch.setattr(manifests, "_BOUNDARY_MASK", 3)
-    monkeypatch.setattr(appending, "BATCH_CHUNKS", 25)
+    monkeypatch.setattr("chunkstore.batches.BATCH_CHUNKS", 25)
     dice = random.Random(seed)
     texts = words(20)
     history: list[list[Chunk]] = []
@@ -341,7 +341,7 @@ async def test_a_streamed_append_is_the_same_version_as_one_at_once(
     texts = words(4000)
     await collection.append("at once", lines(*texts), metadata={"a": 1})
     with monkeypatch.context() as patch:
-        patch.setattr(appending, "BATCH_CHUNKS", 600)
+        patch.setattr("chunkstore.batches.BATCH_CHUNKS", 600)
         await collection.append("streamed", lines(*texts), metadata={"a": 1})
     for column in ("v.digest", "v.base_ordinals", "v.base_chars", "v.base_pages", "v.base_lines", "v.chunks"):
         assert (
@@ -503,7 +503,7 @@ async def peak_of(collection: Collection, key: str, count: int) -> int:
 async def test_memory_does_not_grow_with_the_file(
     collection: Collection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(appending, "BATCH_BYTES", 2**20)
+    monkeypatch.setattr("chunkstore.batches.BATCH_BYTES", 2**20)
     monkeypatch.setattr(manifests, "SEGMENT_MAX", 600)
     short = await peak_of(collection, "short", 2500)
     long = await peak_of(collection, "long", 10000)
@@ -517,7 +517,7 @@ def total(chunks: Sequence[Chunk]) -> int:
 async def test_large_contents_are_streamed_by_their_size(
     collection: Collection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(appending, "BATCH_BYTES", 5000)
+    monkeypatch.setattr("chunkstore.batches.BATCH_BYTES", 5000)
     chunks = [Chunk(f"{i} " + "x" * 900) for i in range(40)]
     assert total(chunks) > 5000
     opened: list[int] = []

@@ -104,7 +104,7 @@ async def test_going_back_to_a_kept_version_is_paid_for_only_where_it_was_never_
 async def test_a_chunk_of_an_open_version_is_embedded_before_its_commit(
     store: ChunkStore, docs: Collection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("chunkstore.append.BATCH_CHUNKS", 1000)
+    monkeypatch.setattr("chunkstore.batches.BATCH_CHUNKS", 1000)
     paid: list[str] = []
 
     async def slowly() -> Any:

@@ -124,7 +124,7 @@ async def test_a_rollback_of_a_long_file_stages_what_was_cleared_away(
 async def test_a_commit_that_comes_late_is_superseded_at_birth(
     store: ChunkStore, docs: Collection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("chunkstore.append.BATCH_CHUNKS", 4)
+    monkeypatch.setattr("chunkstore.batches.BATCH_CHUNKS", 4)
 
     async def slowly() -> AsyncIterator[Chunk]:
         for number in range(12):

@@ -14,6 +14,7 @@ from chunkstore.leases import LEASES
 from chunkstore.log import LOG
 from chunkstore.search import SEARCH, nearest_statement
 from chunkstore.versions import VERSIONS
+from projections.indexes import INDEXES
 
 LEASE = {"group": "embed:1", "partition": 0, "lo": 0, "epoch": 1}
 
@@ -46,6 +47,11 @@ HOT: dict[str, tuple[bytes, dict[str, Any], set[str]]] = {
     ),
     "renew a lease": (LEASES.renew, LEASE | {"lease": "1 s"}, {"leases_pkey"}),
     "look for work": (LEASES.partitions_behind, {"group": "project:1"}, {"progress_pkey", "events_pkey"}),
+    "count what waits, for an index that is due": (
+        INDEXES.waiting_chunks,
+        {"group": "embed:1", "limit": 500},
+        {"events_chunks_appended", "progress_pkey"},
+    ),
     "see where a version stands": (
         SEARCH.standing,
         {"file": 1, "version": 1, "model": 1},

@@ -13,7 +13,6 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from chunkstore import append as appending
 from chunkstore import rows
 from chunkstore.collection import Collection
 from chunkstore.errors import ServerUnreachable
@@ -84,7 +83,7 @@ async def test_a_rollback_from_a_version_that_never_became_active_leaves_no_sear
 async def test_a_version_that_is_superseded_at_birth_leaves_no_search_row(
     store: ChunkStore, collection: Collection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(appending, "BATCH_CHUNKS", 600)
+    monkeypatch.setattr("chunkstore.batches.BATCH_CHUNKS", 600)
 
     async def slow() -> AsyncIterator[Chunk]:
         for i in range(1201):
@@ -104,7 +103,7 @@ async def test_a_version_that_is_superseded_at_birth_leaves_no_search_row(
 async def test_an_abandoned_version_leaves_no_search_row_of_a_chunk_that_history_keeps(
     store: ChunkStore, collection: Collection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(appending, "BATCH_CHUNKS", 600)
+    monkeypatch.setattr("chunkstore.batches.BATCH_CHUNKS", 600)
     await collection.append("doc", [Chunk("kept")])
     await collection.append("doc", [Chunk("now")])
     await drain(store)

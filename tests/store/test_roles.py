@@ -9,7 +9,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from chunkstore import append, catalog
+from chunkstore import catalog
 from chunkstore.cli.run import run
 from chunkstore.database import Database
 from chunkstore.errors import Conflict, InsufficientPrivilege, InvalidInput
@@ -67,7 +67,7 @@ async def test_each_process_goes_through_its_work_with_its_own_role_alone(stores
 async def test_a_writer_streams_rolls_back_pins_deletes_and_handles_dead_letters(
     stores: Stores, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(append, "BATCH_CHUNKS", 500)
+    monkeypatch.setattr("chunkstore.batches.BATCH_CHUNKS", 500)
     await (await stores.of("owner")).collection("more", model=MODEL)
     written = await (await stores.of("writer")).collection("more")
     chunks = [Chunk(f"chunk {i}") for i in range(1100)]

@@ -9,7 +9,6 @@ import psycopg
 import pytest
 from psycopg.errors import InsufficientPrivilege, UniqueViolation
 
-from chunkstore import append
 from chunkstore.collection import Collection
 from chunkstore.errors import UnknownCollection
 from chunkstore.model import Chunk
@@ -101,7 +100,7 @@ async def test_a_tenant_writes_reads_and_searches_its_own_collection(users: User
 async def test_a_tenant_appends_many_chunks_where_no_copy_is_possible(
     users: Users, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(append, "BATCH_CHUNKS", 500)
+    monkeypatch.setattr("chunkstore.batches.BATCH_CHUNKS", 500)
     async with stores_of(users) as (_, hostile):
         version = await hostile.append("many.md", [Chunk(f"chunk {i}") for i in range(1200)])
         assert (await hostile.append("many.md", (Chunk(f"chunk {i}") for i in range(1201)))).reused == 1200

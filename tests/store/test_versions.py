@@ -6,7 +6,6 @@ import anyio
 import psycopg
 import pytest
 
-from chunkstore import append as appending
 from chunkstore.collection import Collection
 from chunkstore.errors import (
     IdempotencyKeyReused,
@@ -73,7 +72,7 @@ class Held:
 @pytest.fixture
 def streamed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Lets an append of more than two chunks be streamed."""
-    monkeypatch.setattr(appending, "BATCH_CHUNKS", 1)
+    monkeypatch.setattr("chunkstore.batches.BATCH_CHUNKS", 1)
 
 
 # --- the order of commits -------------------------------------------------------------------------
@@ -225,7 +224,7 @@ async def test_a_retry_is_not_asked_what_version_it_expected(collection: Collect
 async def test_an_idempotency_key_for_other_content_is_refused(
     store: ChunkStore, collection: Collection, monkeypatch: pytest.MonkeyPatch, count: int
 ) -> None:
-    monkeypatch.setattr(appending, "BATCH_CHUNKS", 1)
+    monkeypatch.setattr("chunkstore.batches.BATCH_CHUNKS", 1)
     contents = [f"content {i}" for i in range(count)]
     await collection.append("doc", [Chunk(content) for content in contents], idempotency_key="k")
     for other in ([*contents[:-1], "other"], [*contents, "more"]):

@@ -19,7 +19,7 @@ BATCH = 600
 @pytest.fixture(autouse=True)
 def short_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     """Lets a short append be streamed."""
-    monkeypatch.setattr(appending, "BATCH_CHUNKS", BATCH)
+    monkeypatch.setattr("chunkstore.batches.BATCH_CHUNKS", BATCH)
 
 
 class Stream:
