@@ -42,8 +42,9 @@ _INITDB = (
     "--builtin-locale=C.UTF-8",
     "--set=listen_addresses=",
     "--set=unix_socket_permissions=0700",
-    "--set=shared_buffers=256MB",
+    "--set=shared_buffers=512MB",
     "--set=max_wal_size=4GB",
+    "--set=checkpoint_timeout=15min",
     "--set=max_connections=200",
 )
 

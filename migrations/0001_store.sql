@@ -148,7 +148,8 @@ CREATE TABLE chunks (
     metadata  jsonb  NOT NULL
 );
 
-CREATE INDEX chunks_by_text ON chunks (text_hash, file);
+-- Keys are random, so a small index counts: docs/decisions/0017-index-of-texts.md.
+CREATE INDEX chunks_by_text ON chunks USING hash (text_hash);
 
 CREATE TABLE embeddings (
     chunk_id  bigint  NOT NULL,

@@ -207,7 +207,7 @@ WRITTEN: Found = {
     "vector": {"embeddings", "log"},
     "vector, halved": {"search_1_1", "search_1_1_hnsw", "log"},
     "hash": {"chunks", "segments", "log"},
-    "hash of the text": {"chunks", "chunks_by_text", "log"},
+    "hash of the text": {"chunks", "log"},
     "hash of the source": {"sources", "log"},
     "cancelled content": set(),
 }
