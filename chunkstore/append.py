@@ -14,7 +14,7 @@ from psycopg import AsyncConnection
 from chunkstore import chunks as payload
 from chunkstore import versions
 from chunkstore.batches import ChunkSource, fit_one_batch, in_batches, prepare_each
-from chunkstore.chunks import Prepared
+from chunkstore.chunks import Hashing, Prepared
 from chunkstore.database import BY_INDEX, Database
 from chunkstore.manifests import Draft, Segmenter
 from chunkstore.model import Chunk, CollectionId, FileId, Metadata, Version
@@ -31,7 +31,7 @@ class Write(msgspec.Struct, frozen=True, kw_only=True):
     collection: CollectionId
     collection_name: str
     key: str
-    headings: bool
+    hashing: Hashing
     expected_version: int | None
     idempotency_key: str | None
     metadata: Metadata
@@ -47,7 +47,7 @@ async def append(database: Database, write: Write, source: ChunkSource) -> Versi
         version = await _append_new(database, write, source)
         if version is not None:
             return version
-    batches = in_batches(source, headings=write.headings)
+    batches = in_batches(source, write.hashing)
     first: list[Prepared] = await anext(batches, [])
     second = await anext(batches, None)
     if second is None:
@@ -112,7 +112,7 @@ async def _append_new(database: Database, write: Write, source: Sequence[Chunk])
         if state.last_version > 0:
             return None
         versions.check_expected(state, write.expected_version)
-        prepared = _noted(prepare_each(source, headings=write.headings), batch)
+        prepared = _noted(prepare_each(source, write.hashing), batch)
         chunks = await payload.insert(conn, state.file, prepared, len(source))
         drafts = [*segmenter.feed(batch), *segmenter.finish()]
         stored = await store_segments(conn, state, drafts, streamed=False, stored=chunks)

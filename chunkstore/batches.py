@@ -6,7 +6,7 @@ from itertools import islice
 import anyio
 
 from chunkstore import chunks as payload
-from chunkstore.chunks import Prepared
+from chunkstore.chunks import Hashing, Prepared
 from chunkstore.errors import InvalidInput
 from chunkstore.model import Chunk
 
@@ -23,12 +23,12 @@ def fit_one_batch(chunks: Sequence[Chunk]) -> bool:
     return len(chunks) <= BATCH_CHUNKS and size < BATCH_BYTES
 
 
-async def in_batches(source: ChunkSource, *, headings: bool) -> AsyncIterator[list[Prepared]]:
+async def in_batches(source: ChunkSource, hashing: Hashing) -> AsyncIterator[list[Prepared]]:
     """The chunks, checked and hashed, in batches of bounded count and size."""
     batch: list[Prepared] = []
     size = position = 0
     async for piece in _pieces(source):
-        for chunk in prepare_each(piece, headings=headings, position=position):
+        for chunk in prepare_each(piece, hashing, position=position):
             batch.append(chunk)
             size += len(chunk.content)
             position += 1
@@ -39,12 +39,12 @@ async def in_batches(source: ChunkSource, *, headings: bool) -> AsyncIterator[li
         yield batch
 
 
-def prepare_each(chunks: Iterable[Chunk], *, headings: bool, position: int = 0) -> Iterator[Prepared]:
+def prepare_each(chunks: Iterable[Chunk], hashing: Hashing, *, position: int = 0) -> Iterator[Prepared]:
     """The chunks, checked and hashed one by one. Raises InvalidInput, naming the chunk by its position."""
     for i, chunk in enumerate(chunks, position):
         if not isinstance(chunk, Chunk):
             raise InvalidInput(f"chunks[{i}]", chunk, "a chunk is a Chunk")
-        yield payload.prepare(chunk, headings=headings, position=i)
+        yield payload.prepare(chunk, hashing, position=i)
 
 
 async def _pieces(source: ChunkSource) -> AsyncIterator[list[Chunk]]:

@@ -8,6 +8,7 @@ import msgspec
 from psycopg import AsyncConnection
 
 from chunkstore import chunks, inputs, leases, log, rows, search_tables, versions
+from chunkstore.chunks import Hashing
 from chunkstore.database import Database
 from chunkstore.errors import (
     InvalidInput,
@@ -32,7 +33,13 @@ class CollectionRow(msgspec.Struct, frozen=True):
     keep_last: int
     keep_for: timedelta | None
     headings: bool
+    salt: bytes
     serving: ModelId
+
+    @property
+    def hashing(self) -> Hashing:
+        """How its chunks are hashed."""
+        return Hashing(self.headings, self.salt)
 
 
 async def find(conn: AsyncConnection[Any], name: str) -> CollectionRow:

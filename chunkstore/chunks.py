@@ -30,6 +30,16 @@ _COPY_FROM = 100
 _UNSENT = 4 * 2**20
 
 
+class Hashing(msgspec.Struct, frozen=True):
+    """How a collection hashes its chunks: whether heading paths are part of a text, and a salt of 16 bytes.
+
+    With a salt that only the collection's readers know, nobody else can compute a hash that is stored.
+    """
+
+    headings: bool
+    salt: bytes
+
+
 class Prepared(msgspec.Struct, frozen=True, gc=False):
     """A chunk as it will be stored: checked, hashed, encoded.
 
@@ -44,17 +54,17 @@ class Prepared(msgspec.Struct, frozen=True, gc=False):
     place: Place | None
 
 
-def prepare(chunk: Chunk, *, headings: bool, position: int) -> Prepared:
+def prepare(chunk: Chunk, hashing: Hashing, *, position: int) -> Prepared:
     """Checks and hashes one chunk. Raises InvalidInput, naming the chunk by its position."""
     content = inputs.checked_content(chunk.content, position)
     place = None if chunk.place is None else inputs.checked_place(chunk.place, position)
     if not chunk.metadata and isinstance(chunk.metadata, dict):
-        text_hash = blake2b(content, digest_size=HASH_BYTES).digest()
+        text_hash = blake2b(content, digest_size=HASH_BYTES, salt=hashing.salt).digest()
         return Prepared(content, b"{}", text_hash, text_hash, place)
     metadata = inputs.checked_metadata(chunk.metadata, f"chunks[{position}].metadata")
-    text = model_text(chunk.content, chunk.metadata.get("headings") if headings else None)
-    text_hash = blake2b(text.encode(), digest_size=HASH_BYTES).digest()
-    hashed = blake2b(content, digest_size=HASH_BYTES, key=b"chunk")
+    text = model_text(chunk.content, chunk.metadata.get("headings") if hashing.headings else None)
+    text_hash = blake2b(text.encode(), digest_size=HASH_BYTES, salt=hashing.salt).digest()
+    hashed = blake2b(content, digest_size=HASH_BYTES, salt=hashing.salt, person=b"chunk")
     hashed.update(metadata)
     return Prepared(content, metadata, hashed.digest(), text_hash, place)
 

@@ -321,7 +321,7 @@ class Collection:
             collection=self.row.collection,
             collection_name=self.name,
             key=inputs.checked_key(key),
-            headings=self.row.headings,
+            hashing=self.row.hashing,
             expected_version=expected_version,
             idempotency_key=inputs.checked_idempotency_key(idempotency_key),
             metadata=kept,

@@ -45,6 +45,8 @@ CREATE TABLE collections (
     keep_for   interval,
     -- Whether a chunk's heading path is part of the text that the models are given.
     headings   boolean     NOT NULL DEFAULT true,
+    -- Part of every hash of a chunk, so that no tenant can work out what the index holds of another's texts.
+    salt       bytea       NOT NULL DEFAULT decode(replace(gen_random_uuid()::text, '-', ''), 'hex'),
     serving    integer     NOT NULL,
     created_at timestamptz NOT NULL DEFAULT clock_timestamp()
 );

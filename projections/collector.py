@@ -18,7 +18,8 @@ from chunkstore.model import CollectionId, FileId
 from chunkstore.retries import persistently
 from chunkstore.statements import load
 from chunkstore.store import ChunkStore
-from projections import indexes, rebuild
+from projections import rebuild
+from projections.repack import repack_due
 
 COLLECTOR = load("collector")
 
@@ -84,7 +85,7 @@ async def collect(
     await run.decide(number)
     await run.sweep()
     await rebuild.drop_abandoned(store.database)
-    report.indexes_rebuilt = await indexes.rebuild_due(store.database)
+    report.indexes_rebuilt = await repack_due(store.database)
     return report
 
 

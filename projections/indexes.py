@@ -1,4 +1,4 @@
-"""HNSW indexes: deferred during a first bulk load, built beside the writers, rebuilt when much is dead.
+"""HNSW indexes: deferred during a first bulk load, built beside the writers, made anew when much is dead.
 
 An insert into an index costs about a millisecond, a bulk build a tenth of that; a vacuum of one costs
 more than building it anew. So there is none below 5,000 rows, where an exact search is as fast.
@@ -21,7 +21,7 @@ INDEXES = load("indexes")
 
 INDEX_FROM_ROWS = 5000
 REBUILD_FROM_DEAD = 0.4
-"""The share of dead rows from which an index is rebuilt."""
+"""The share of dead rows from which an index is made anew, with its table where the role owns it."""
 
 # A load is over when fewer chunks wait than this share of the rows that are there.
 _WAITING_SHARE = 0.1
@@ -33,7 +33,9 @@ _OPERATORS = {
 }
 
 
-class _Table(msgspec.Struct, frozen=True):
+class Table(msgspec.Struct, frozen=True):
+    """A search table and the state of its index."""
+
     collection: CollectionId
     model: ModelId
     dimensions: int
@@ -51,6 +53,7 @@ class _Table(msgspec.Struct, frozen=True):
 
     @property
     def index(self) -> str:
+        """The name of its vector index."""
         return f"{self.search_table}_hnsw"
 
 
@@ -68,28 +71,28 @@ async def build_due(database: Database, model: ModelId) -> int:
     return built
 
 
-async def rebuild_due(database: Database, model: ModelId | None = None) -> int:
-    """Rebuilds the indexes of which two fifths or more is dead, vacuums their tables; returns how many.
+async def due_for_renewal(database: Database) -> list[Table]:
+    """The tables that the role may maintain, with an index, of whose rows two fifths or more are dead.
 
-    Those that the role may not maintain are left to their owner.
+    What killed builds and rebuilds left beside an index is dropped on the way.
     """
-    rebuilt = 0
-    for table in await _tables(database, model):
+    due: list[Table] = []
+    for table in await _tables(database, None):
         if not table.maintained:
             continue
         if table.leftovers:
             await _drop_leftovers(database, table)
         if table.valid and table.dead >= REBUILD_FROM_DEAD * max(table.live + table.dead, 1):
-            rebuilt += await _rebuild(database, table)
-    return rebuilt
+            due.append(table)
+    return due
 
 
-async def _tables(database: Database, model: ModelId | None) -> list[_Table]:
+async def _tables(database: Database, model: ModelId | None) -> list[Table]:
     async with database.transaction() as conn:
-        return await rows.fetch_all(conn, INDEXES.tables, {"model": model}, row=_Table)
+        return await rows.fetch_all(conn, INDEXES.tables, {"model": model}, row=Table)
 
 
-async def _is_due(database: Database, table: _Table) -> bool:
+async def _is_due(database: Database, table: Table) -> bool:
     if table.dimensions > HALFVEC_MAX_DIMENSIONS:
         return False
     async with database.transaction(BY_INDEX) as conn:
@@ -101,7 +104,7 @@ async def _is_due(database: Database, table: _Table) -> bool:
         return await rows.fetch_value(conn, INDEXES.waiting_chunks, params) < limit
 
 
-async def _build(database: Database, table: _Table) -> bool:
+async def _build(database: Database, table: Table) -> bool:
     async with _guarded(database, table) as conn:
         if conn is None:
             return False
@@ -140,7 +143,7 @@ async def _create(conn: AsyncConnection[Any], search_table: str, distance: str) 
     await conn.execute(create)
 
 
-async def _drop_leftovers(database: Database, table: _Table) -> None:
+async def _drop_leftovers(database: Database, table: Table) -> None:
     async with _guarded(database, table) as conn:
         if conn is None:
             return
@@ -152,7 +155,11 @@ async def _drop_leftovers(database: Database, table: _Table) -> None:
             await conn.execute(INDEXES.with_tables("drop_index", index=index))
 
 
-async def _rebuild(database: Database, table: _Table) -> bool:
+async def rebuild(database: Database, table: Table) -> bool:
+    """Rebuilds a table's index in its place and vacuums the table, which stays as large; says whether.
+
+    For a role that maintains the table and does not own it.
+    """
     async with _guarded(database, table) as conn:
         if conn is None:
             return False
@@ -170,16 +177,24 @@ async def drop_snapshot(conn: AsyncConnection[Any]) -> None:
     await conn.execute(b"SELECT", prepare=False)
 
 
+async def try_lock(guard: AsyncConnection[Any], search_table: str) -> bool:
+    """Keeps other builders from a table's index until `guard`'s transaction ends.
+
+    False where somebody builds it, vacuums the table, or did so when he was killed and the server goes on.
+    """
+    names = {"index": f"{search_table}_hnsw", "table": search_table}
+    return await rows.fetch_value(guard, INDEXES.try_lock, names)
+
+
 @asynccontextmanager
-async def _guarded(database: Database, table: _Table) -> AsyncIterator[AsyncConnection[Any] | None]:
+async def _guarded(database: Database, table: Table) -> AsyncIterator[AsyncConnection[Any] | None]:
     """A connection to build the table's index on, or None where somebody builds it or vacuums the table.
 
     The lock is an idle transaction's: it ends with its connection, behind a pooler too, and a READ
     COMMITTED transaction that is idle holds no snapshot for a concurrent build to wait for.
     """
     async with database.transaction(FOR_AS_LONG_AS_IT_TAKES) as guard:
-        names = {"index": table.index, "table": table.search_table}
-        if await rows.fetch_value(guard, INDEXES.try_lock, names):
+        if await try_lock(guard, table.search_table):
             await drop_snapshot(guard)
             async with database.connection() as conn:
                 yield conn

@@ -4,13 +4,11 @@ Keeps invariant 10: the log's 'activated' events are replayed, nothing is decide
 consumers go on; activation pauses for the swap alone.
 """
 
-from typing import Any
-
 import anyio
 import msgspec
-from psycopg import AsyncConnection, sql
+from psycopg import sql
 
-from chunkstore import catalog, leases, rows, search_tables
+from chunkstore import catalog, rows
 from chunkstore.database import FOR_AS_LONG_AS_IT_TAKES, Database
 from chunkstore.errors import Conflict, UnknownModel
 from chunkstore.model import CollectionId, ModelId
@@ -18,6 +16,7 @@ from chunkstore.search_tables import CollectionModel
 from chunkstore.statements import load
 from chunkstore.store import ChunkStore
 from projections import indexes
+from projections.beside import BESIDE, Beside
 
 REBUILD = load("rebuild")
 
@@ -51,7 +50,7 @@ async def rebuild(store: ChunkStore, collection: str, model: str | None = None) 
     if chosen is None:
         raise UnknownModel(f"model: the collection has no model {model!r}")
     async with store.database.transaction(FOR_AS_LONG_AS_IT_TAKES) as guard:
-        if not await rows.fetch_value(guard, REBUILD.try_begin, {"table": chosen.search_table}):
+        if not await rows.fetch_value(guard, BESIDE.try_begin, {"table": chosen.search_table}):
             raise Conflict(f"a rebuild of {collection!r} for {chosen.name!r} is running already")
         while not await rows.fetch_value(
             guard, REBUILD.try_lock_index, {"index": f"{chosen.search_table}_hnsw"}
@@ -81,11 +80,11 @@ async def drop_abandoned(database: Database) -> int:
         params = {"collection": pair.collection, "model": pair.model}
         beside = {"search": f"{pair.search_table}_rebuild", "active": f"{pair.active_table}_rebuild"}
         async with database.transaction() as conn:
-            if not await rows.fetch_value(conn, REBUILD.try_begin, {"table": pair.search_table}):
+            if not await rows.fetch_value(conn, BESIDE.try_begin, {"table": pair.search_table}):
                 continue
             if await rows.fetch_value(conn, REBUILD.is_abandoned, params):
-                await conn.execute(REBUILD.set_rebuilding, params | {"rebuilding": False})
-                await conn.execute(REBUILD.with_tables("drop_tables", **beside))
+                await conn.execute(BESIDE.set_rebuilding, params | {"rebuilding": False})
+                await conn.execute(BESIDE.with_tables("drop_tables", **beside))
                 dropped += 1
     return dropped
 
@@ -96,14 +95,12 @@ class _Rebuild:
         self._number = number
         self._name = name
         self._model = model
-        self._search = f"{model.search_table}_rebuild"
-        self._active = f"{model.active_table}_rebuild"
-        self._params: dict[str, Any] = {"collection": number, "model": model.model}
+        self._beside = Beside(store.database, number, model)
 
     async def run(self) -> RebuildReport:
-        await self._begin()
+        await self._beside.begin()
         copied = await self._copy()
-        indexed = await indexes.build_beside(self._database, self._model, self._search)
+        indexed = await indexes.build_beside(self._database, self._model, self._beside.search)
         active, late = await self._swap()
         return RebuildReport(
             collection=self._name,
@@ -114,68 +111,35 @@ class _Rebuild:
             indexed=indexed,
         )
 
-    async def _begin(self) -> None:
-        """Makes empty tables, known to erase and sweep before a vector is in them."""
-        async with self._database.transaction() as conn:
-            await conn.execute(REBUILD.set_rebuilding, self._params | {"rebuilding": True})
-            await conn.execute(REBUILD.with_tables("drop_tables", search=self._search, active=self._active))
-            await search_tables.create(conn, self._number, self._search, self._active, self._model.dimensions)
-
     async def _copy(self) -> int:
         """Copies the vectors of what is active, a few segments a transaction."""
         async with self._database.transaction() as conn:
-            segments = await rows.fetch_values(conn, REBUILD.active_segments, self._params)
+            segments = await rows.fetch_values(conn, REBUILD.active_segments, self._beside.params)
         copied = 0
         for start in range(0, len(segments), _SEGMENTS):
             async with self._database.transaction() as conn:
-                await self._hold(conn, REBUILD.hold_tables)
+                await self._beside.hold(conn)
                 batch = {"segments": segments[start : start + _SEGMENTS]}
                 chunks = await rows.fetch_values(conn, REBUILD.lock_chunks, batch)
-                copied += await self._copy_vectors(conn, chunks)
+                copied += await self._beside.copy(conn, chunks)
         return copied
 
     async def _swap(self) -> tuple[int, int]:
         """Replays the tail, copies what became active, and flips: one transaction under all checkpoints."""
-        both = {"search": self._search, "active": self._active}
+        new = {"search": self._beside.search, "active": self._beside.active}
         async with self._database.transaction() as conn:
-            group = leases.projector_group(self._model.model)
-            await conn.execute(REBUILD.lock_checkpoints, {"group": group})
-            await conn.execute(REBUILD.lock_files, self._params)
-            await self._hold(conn, REBUILD.lock_tables)
-            await conn.execute(REBUILD.with_tables("stop_staging", search=self._model.search_table))
+            await self._beside.keep_others_away(conn)
             await conn.execute(self._with_numbers("replay"))
-            filled = await conn.execute(REBUILD.with_tables("fill_active", active=self._active))
+            filled = await conn.execute(REBUILD.with_tables("fill_active", active=new["active"]))
             missing = await rows.fetch_values(
-                conn, REBUILD.with_tables("missing", **both), {"model": self._model.model}
+                conn, REBUILD.with_tables("missing", **new), {"model": self._model.model}
             )
-            late = await self._copy_vectors(conn, missing)
-            await conn.execute(REBUILD.with_tables("remove_inactive", **both))
+            late = await self._beside.copy(conn, missing)
+            await conn.execute(REBUILD.with_tables("remove_inactive", **new))
             await conn.execute(self._with_numbers("correct_active_versions"))
             await conn.execute(self._with_numbers("forget_unreplayed"))
-            await self._flip(conn)
+            await self._beside.flip(conn, membership=True)
         return filled.rowcount, late
-
-    async def _hold(self, conn: AsyncConnection[Any], statement: bytes) -> None:
-        if await rows.fetch_value(conn, statement, self._params) is None:
-            raise Conflict(
-                f"the rebuild of {self._name!r} for {self._model.name!r} was taken for abandoned and its"
-                " tables were dropped, because the connection that holds its lock was lost; run it again"
-            )
-
-    async def _flip(self, conn: AsyncConnection[Any]) -> None:
-        live = {"search": self._model.search_table, "active": self._model.active_table}
-        await conn.execute(REBUILD.with_tables("drop_tables", **live))
-        for old, new in ((self._search, live["search"]), (self._active, live["active"])):
-            await conn.execute(REBUILD.with_tables("rename_table", old=old, new=new))
-        await conn.execute(
-            REBUILD.with_tables("rename_index", old=f"{self._search}_hnsw", new=f"{live['search']}_hnsw")
-        )
-        await conn.execute(REBUILD.set_rebuilding, self._params | {"rebuilding": False})
-
-    async def _copy_vectors(self, conn: AsyncConnection[Any], chunks: list[int]) -> int:
-        statement = REBUILD.with_tables("copy_vectors", search=self._search)
-        copied = await conn.execute(statement, {"chunks": chunks, "model": self._model.model})
-        return copied.rowcount
 
     def _with_numbers(self, name: str) -> sql.Composed:
         """A statement that cannot take parameters, or runs once: its numbers stand in the text."""

@@ -90,8 +90,12 @@ def schema(dsn: str, migrated: str, empty_schema: str) -> str:
         connection.execute(_SEARCH_PATH, [empty_schema])
         connection.execute(_migrations())
         connection.execute(_COPY_RECORDS.format(sql.Literal(migrated)))
+        connection.execute(SAME_SALT)
     return empty_schema
 
+
+SAME_SALT = "ALTER TABLE collections ALTER COLUMN salt SET DEFAULT '\\x00112233445566778899aabbccddeeff'"
+"""So that a test's chunks have the same hashes in every run, and its files the same segments."""
 
 _SEARCH_PATH = """
 SELECT set_config('search_path', format('%%I, %%I', %s::text, n.nspname), true)

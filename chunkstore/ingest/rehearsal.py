@@ -7,6 +7,7 @@ from anyio import to_thread
 
 from chunkstore import inputs
 from chunkstore.batches import ChunkSource, in_batches
+from chunkstore.chunks import Hashing
 from chunkstore.collection import Collection
 from chunkstore.errors import InvalidInput, UnreadableFile
 from chunkstore.ingest.changes import Checks
@@ -24,6 +25,7 @@ from chunkstore.ingest.workers import Workers
 from chunkstore.manifests import Segmenter
 
 _NO_METADATA = b"{}"
+_NOTHING_TO_COMPARE = Hashing(headings=True, salt=b"")
 
 
 async def rehearse(
@@ -43,6 +45,7 @@ async def rehearse(
     found = await to_thread.run_sync(find_sources, list(paths), abandon_on_cancel=True)
     cut = chunker or (Chunker() if collection is None else await to_thread.run_sync(chunker_for, collection))
     live = set[str]() if collection is None else {key async for key in collection.keys()}  # noqa: SIM118
+    hashing = _NOTHING_TO_COMPARE if collection is None else collection.row.hashing
     tally = Tally(len(found.sources), on_progress)
     async with Workers(cut, limits or Limits()) as workers:
         plan = await planned(collection, found.sources, checks or Checks(), workers, fingerprint(cut))
@@ -56,7 +59,7 @@ async def rehearse(
             key = step.source.key
             try:
                 inputs.checked_key(key)
-                digest = await _digest(workers, step, None if workers.cuts else cut)
+                digest = await _digest(workers, step, None if workers.cuts else cut, hashing)
             except (UnreadableFile, InvalidInput) as error:
                 tally.failed(key, str(step.source.path), str(error))
                 return
@@ -78,19 +81,19 @@ async def _held(collection: Collection | None, steps: list[Step]) -> dict[str, b
     return await digests(collection, [step.source.key for step in steps])
 
 
-async def _digest(workers: Workers, step: Step, cut: Cutter | None) -> bytes | None:
+async def _digest(workers: Workers, step: Step, cut: Cutter | None, hashing: Hashing) -> bytes | None:
     """The digest of the version that the file would be; None where its content has not changed."""
     task = Task(step.source.encoded_path, known=step.compared)
     async with workers.reading(task) as reading:
         if reading.opened.parser is None:
             await reading.done()
             return None
-        return await _digested(await chunks_of(reading, cut))
+        return await _digested(await chunks_of(reading, cut), hashing)
 
 
-async def _digested(chunks: ChunkSource) -> bytes:
+async def _digested(chunks: ChunkSource, hashing: Hashing) -> bytes:
     segmenter = Segmenter()
-    async for batch in in_batches(chunks, headings=True):
+    async for batch in in_batches(chunks, hashing):
         for _ in segmenter.feed(batch):
             pass
     for _ in segmenter.finish():

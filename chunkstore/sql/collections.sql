@@ -1,12 +1,12 @@
 -- name: collection
 -- One collection by its name.
-SELECT collection, name, keep_last, keep_for, headings, serving
+SELECT collection, name, keep_last, keep_for, headings, salt, serving
 FROM collections
 WHERE name = %(name)s;
 
 -- name: collections
 -- Every collection.
-SELECT collection, name, keep_last, keep_for, headings, serving
+SELECT collection, name, keep_last, keep_for, headings, salt, serving
 FROM collections
 ORDER BY name;
 

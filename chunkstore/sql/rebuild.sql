@@ -3,17 +3,6 @@
 -- keep a snapshot meanwhile, for which a builder that holds the lock would wait in turn, and no server sees that.
 SELECT pg_try_advisory_xact_lock(hashtextextended(current_schema() || '.' || %(index)s, 0));
 
--- name: try_begin
--- One rebuild of a (collection, model) at a time; held by an idle transaction.
-SELECT pg_try_advisory_xact_lock(hashtextextended(current_schema() || '.' || %(table)s || '.rebuild', 0));
-
--- name: set_rebuilding
--- Lets erase and sweep list the rebuild's tables too (rule 20).
-UPDATE collection_models
-SET rebuilding = %(rebuilding)s
-WHERE collection = %(collection)s
-  AND model = %(model)s;
-
 -- name: begun
 -- The rebuilds that are going on, or were killed, of search tables that the role owns.
 SELECT cm.collection, cm.model, cm.search_table, cm.active_table
@@ -37,18 +26,6 @@ FROM collection_models cm
 WHERE cm.collection = %(collection)s
   AND cm.model = %(model)s;
 
--- name: hold_tables
--- Keeps the rebuild's tables for the transaction; no row where they were dropped as abandoned.
-SELECT model
-FROM collection_models
-WHERE collection = %(collection)s
-  AND model = %(model)s
-  AND rebuilding
-FOR SHARE;
-
--- name: drop_tables
-DROP TABLE IF EXISTS {search}, {active};
-
 -- name: active_segments
 -- The segments of what the log says is active: the last 'activated' event of every file (rule 21).
 SELECT DISTINCT s.segment
@@ -71,44 +48,6 @@ FROM chunks c
 WHERE c.chunk_id IN (SELECT unnest(s.chunks) FROM segments s WHERE s.segment = ANY (%(segments)s::bigint[]))
 ORDER BY c.chunk_id
 FOR KEY SHARE;
-
--- name: copy_vectors
--- Copies the vectors of chunks that are locked.
-INSERT INTO {search} (chunk_id, embedding)
-SELECT e.chunk_id, e.embedding
-FROM embeddings e
-WHERE e.chunk_id = ANY (%(chunks)s::bigint[])
-  AND e.model = %(model)s
-ON CONFLICT DO NOTHING;
-
--- name: lock_checkpoints
--- Stops every activation of the model until the swap is done.
-SELECT partition
-FROM progress
-WHERE consumer_group = %(group)s
-ORDER BY partition
-FOR UPDATE;
-
--- name: lock_files
--- Keeps erasures away from what is being copied; appends go on.
-SELECT file
-FROM files
-WHERE collection = %(collection)s
-ORDER BY file
-FOR KEY SHARE;
-
--- name: lock_tables
--- Keeps sweeps, which list the tables that hold vectors, away from the swap; no row as above.
-SELECT model
-FROM collection_models
-WHERE collection = %(collection)s
-  AND model = %(model)s
-  AND rebuilding
-FOR UPDATE;
-
--- name: stop_staging
--- Keeps consumers from staging rows in the table that is about to go.
-LOCK TABLE {search} IN SHARE ROW EXCLUSIVE MODE;
 
 -- name: replay
 -- What the log says is active, the tail included; never decided anew (rule 21).
@@ -169,9 +108,3 @@ WHERE f.file = a.file
   AND a.model = {model}
   AND a.version IS NOT NULL
   AND NOT EXISTS (SELECT FROM replayed r WHERE r.file = a.file);
-
--- name: rename_table
-ALTER TABLE {old} RENAME TO {new};
-
--- name: rename_index
-ALTER INDEX IF EXISTS {old} RENAME TO {new};

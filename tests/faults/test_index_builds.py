@@ -11,6 +11,7 @@ from consumers.embedding import EmbeddingConsumer
 from projections import indexes
 from projections.projector import Projector
 from projections.rebuild import rebuild
+from projections.repack import repack_due
 from tests.faults.asking import until, value
 from tests.faults.models import MODEL
 
@@ -100,7 +101,7 @@ async def test_a_rebuild_that_outlives_its_process_is_left_alone(
         await until(store, BESIDE)
         with anyio.fail_after(10):
             assert await indexes.build_due(store.database, 1) == 0
-            assert await indexes.rebuild_due(store.database, None) == 0
+            assert await repack_due(store.database) == 0
         assert await value(store, BESIDE)
         await writer.execute("COMMIT")
     assert not await value(store, BESIDE)

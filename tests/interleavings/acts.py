@@ -2,11 +2,12 @@
 
 from typing import Any
 
-from chunkstore import leases
+from chunkstore import catalog, leases
 from chunkstore.model import Version
 from chunkstore.settings import MAX_K
 from projections.rebuild import drop_abandoned
 from projections.rebuild import rebuild as rebuild_projection
+from projections.repack import _repack
 from projections.verify import verify as verify_store
 from tests.interleavings.scenes import Scene
 from tests.interleavings.sides import MODELS, Side
@@ -143,6 +144,13 @@ async def serve(side: Side, scene: Scene) -> Any:
 
 async def rebuild(side: Side, scene: Scene) -> Any:
     await rebuild_projection(side.store, scene.collection, MODELS[0].name)
+
+
+async def repack(side: Side, scene: Scene) -> Any:
+    row = scene.of(side).row
+    async with side.database.transaction() as conn:
+        model = next(m for m in await catalog.models_of(conn, row.collection) if m.name == MODELS[0].name)
+    await _repack(side.database, row.collection, model.model)
 
 
 async def drop_killed_rebuild(side: Side, scene: Scene) -> Any:

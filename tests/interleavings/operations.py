@@ -212,6 +212,13 @@ OPERATIONS = (
         files=_EVERY,
     ),
     Operation(
+        "repack",
+        acts.repack,
+        ("repack: copy vectors", "repack: swap"),
+        frozenset({"own collection"}),
+        files=_EVERY,
+    ),
+    Operation(
         "drop a killed rebuild",
         acts.drop_killed_rebuild,
         ("collect: drop what a killed rebuild left",),

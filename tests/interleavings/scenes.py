@@ -206,8 +206,9 @@ class Stage:
 
     async def _open(self, scene: Scene) -> None:
         """An open version of one batch, whose deadline is over."""
+        hashing = scene.of(self.admin).row.hashing
         drafts = list(
-            Segmenter().feed([prepare(chunk, headings=True, position=0) for chunk in scene.chunks("gaxyz")])
+            Segmenter().feed([prepare(chunk, hashing, position=0) for chunk in scene.chunks("gaxyz")])
         )
         write = scene.of(self.admin)._write(scene.key, None, None, None)
         async with self.admin.database.transaction() as conn:
@@ -221,7 +222,7 @@ class Stage:
         async with self.admin.database.transaction() as conn:
             model = next(m for m in await catalog.models_of(conn, row.collection) if m.name == MODELS[0].name)
         job = _Rebuild(self.admin.store, row.collection, scene.collection, model)
-        await job._begin()
+        await job._beside.begin()
         await job._copy()
 
     # --- what became of it ----------------------------------------------------------------------

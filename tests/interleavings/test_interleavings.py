@@ -37,7 +37,8 @@ SHARPEST = {
     "add a model": ["append", "roll back"],
     "switch the serving model": ["append"],
     "rebuild": ["erase", "sweep", "project a commit", "search"],
-    "drop a killed rebuild": ["erase", "sweep", "rebuild", "drop a killed rebuild"],
+    "repack": ["erase", "sweep", "project a commit", "complete a range", "repack"],
+    "drop a killed rebuild": ["erase", "sweep", "rebuild", "repack", "drop a killed rebuild"],
 }
 """Pairs that share more than a partition, where the rules of the protocol have most to say."""
 

@@ -10,7 +10,7 @@ import pytest
 
 from chunkstore.statements import Statements
 from chunkstore.versions import VERSIONS
-from projections.rebuild import REBUILD
+from projections.beside import BESIDE
 from tests.interleavings.gates import Point
 from tests.interleavings.meetings import Meeting, broken_when_collected
 from tests.interleavings.stages import staged
@@ -149,7 +149,7 @@ LEFT_OUT = (
     ),
     LeftOut(
         "a swap does not lock the checkpoints",
-        (REBUILD, "lock_checkpoints"),
+        (BESIDE, "lock_checkpoints"),
         "FOR UPDATE",
         "",
         "rebuild",

@@ -169,10 +169,10 @@ async def test_an_append_of_many_that_is_cancelled_leaves_nothing(
     prepare = payload.prepare
     with anyio.CancelScope() as scope, monkeypatch.context() as patch:
 
-        def cancelled_half_way(chunk: Chunk, *, headings: bool, position: int) -> payload.Prepared:
+        def cancelled_half_way(chunk: Chunk, hashing: payload.Hashing, *, position: int) -> payload.Prepared:
             if position == MANY // 2:
                 scope.cancel()
-            return prepare(chunk, headings=headings, position=position)
+            return prepare(chunk, hashing, position=position)
 
         patch.setattr(payload, "prepare", cancelled_half_way)
         await collection.append("doc", lines(*words(MANY)))

@@ -3,12 +3,14 @@
 import re
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from hashlib import blake2b
 
 import anyio
 import psycopg
 import pytest
 from psycopg.errors import InsufficientPrivilege, UniqueViolation
 
+from chunkstore.chunks import Hashing, prepare
 from chunkstore.collection import Collection
 from chunkstore.errors import UnknownCollection
 from chunkstore.model import Chunk
@@ -147,6 +149,7 @@ READ = [
     "SELECT chunk_id FROM embeddings WHERE chunk_id = {chunk}",
     "SELECT * FROM idempotency_keys WHERE file = {file}",
     "SELECT * FROM sources WHERE file = {file}",
+    "SELECT salt FROM collections WHERE collection <> {own}",
     "SELECT * FROM dead_letters WHERE file = {file}",
     "SELECT * FROM active_versions WHERE file = {file}",
     "SELECT * FROM events WHERE file = {file} OR file IS NULL",
@@ -323,20 +326,31 @@ def test_a_guess_that_is_right_looks_like_one_that_is_wrong(hostile: psycopg.Con
     assert analyzed(SECRET) == analyzed("the merger is off for good, and nobody knows")
 
 
+def pages(owner: psycopg.Connection, text_hash: bytes) -> str:
+    """How many pages a lookup in the hostile tenant's file reads, which a clock could tell."""
+    query = "EXPLAIN (ANALYZE, BUFFERS, COSTS OFF, TIMING OFF, SUMMARY OFF) "
+    query += f"SELECT * FROM chunks_by_hash({{own_file}}, '\\x{text_hash.hex()}', '\\x{text_hash.hex()}')"
+    plans = [owner.execute(filled(query, owner)).fetchall() for _ in range(3)]
+    plan = "\n".join(line for (line,) in plans[-1])
+    assert "Buffers: shared hit=" in plan
+    return plan
+
+
 def test_a_text_that_another_tenant_has_is_looked_up_as_one_that_nobody_has(
-    users: Users, owner: psycopg.Connection
+    hostile: psycopg.Connection, owner: psycopg.Connection
 ) -> None:
-    """By the pages read, which a clock could tell apart."""
+    ((salt,),) = hostile.execute("SELECT salt FROM collections").fetchall()
 
-    def pages(text_hash: str) -> str:
-        query = "EXPLAIN (ANALYZE, BUFFERS, COSTS OFF, TIMING OFF, SUMMARY OFF) "
-        query += f"SELECT * FROM chunks_by_hash({{own_file}}, {text_hash}, {text_hash})"
-        plans = [owner.execute(filled(query, owner)).fetchall() for _ in range(3)]
-        return "\n".join(line for (line,) in plans[-1])
+    def hashed(text: str) -> bytes:
+        return prepare(Chunk(text), Hashing(headings=True, salt=salt), position=0).text_hash
 
-    held = pages("(SELECT text_hash FROM chunks WHERE chunk_id = {chunk})")
-    assert "Buffers: shared hit=" in held
-    assert pages("(SELECT substring(sha256(text_hash) FOR 16) FROM chunks WHERE chunk_id = {chunk})") == held
+    assert pages(owner, hashed(SECRET)) == pages(owner, hashed("a text that nobody has"))
+
+
+def test_without_a_salt_that_others_do_not_know_the_pages_would_tell(owner: psycopg.Connection) -> None:
+    query = filled("SELECT text_hash FROM chunks WHERE chunk_id = {chunk}", owner)
+    ((held,),) = owner.execute(query).fetchall()
+    assert pages(owner, held) != pages(owner, blake2b(held, digest_size=16).digest())
 
 
 async def test_no_chunk_and_no_embedding_is_shared_across_collections(

@@ -16,7 +16,7 @@ from chunkstore import migrate
 from chunkstore.cli.partitions import set_partitions
 from chunkstore.dsn import Dsn
 from chunkstore.store import ChunkStore
-from tests.fix_server import drop_schema
+from tests.fix_server import SAME_SALT, drop_schema
 from tests.store.fix_store import MODEL
 from tests.store.rules.fix_interleave import World
 
@@ -86,6 +86,8 @@ class Arena:
     @asynccontextmanager
     async def _world_of(self, schema: str) -> AsyncIterator[World]:
         async with await ChunkStore.open(self._dsn, schema=schema) as store, AsyncExitStack() as stack:
+            async with store.database.transaction() as conn:
+                await conn.execute(SAME_SALT)
             await set_partitions(store.database, PARTITIONS)
             world = World(store, await store.collection("first", model=MODEL), stack, self._monkeypatch)
             if self._damage is not None:

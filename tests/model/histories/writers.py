@@ -159,7 +159,8 @@ class Writers(History):
             self.call(self._pass_deadline, stream)
             stream.expected.abandon(stream.version)
             return
-        chunks = [prepare(Chunk(text), headings=True, position=0) for text in texts]
+        hashing = self._write(stream).hashing
+        chunks = [prepare(Chunk(text), hashing, position=0) for text in texts]
         drafts = list(stream.segmenter.feed(chunks))
         self.both(
             lambda: stream.expected.extend(stream.version, texts),

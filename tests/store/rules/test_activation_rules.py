@@ -441,7 +441,7 @@ async def a_version_is_superseded_at_its_birth(world: World) -> list[str]:
         state = await versions.lock(conn, write.collection, "doc")
         version = await versions.open_version(conn, state.file, b"{}")
     segmenter = Segmenter()
-    assert not list(segmenter.feed([prepare(Chunk("streamed"), headings=True, position=0)]))
+    assert not list(segmenter.feed([prepare(Chunk("streamed"), write.hashing, position=0)]))
     await appending._add_batch(database, write, state.file, version, list(segmenter.finish()))
     await world.append("doc", "newer")
     await world.drain()

@@ -67,7 +67,7 @@ async def an_open_version_is_embedded_before_its_commit(world: World) -> None:
     async with database.transaction() as conn:
         version = await versions.open_version(conn, file, b"{}")
     segmenter = Segmenter()
-    assert list(segmenter.feed([prepare(Chunk("streamed"), headings=True, position=0)])) == []
+    assert list(segmenter.feed([prepare(Chunk("streamed"), write.hashing, position=0)])) == []
     await appending._add_batch(database, write, file, version, list(segmenter.finish()))
     await world.drain()
     await appending._commit(database, write, file, version, segmenter)

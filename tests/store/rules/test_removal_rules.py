@@ -12,6 +12,7 @@ from chunkstore.leases import LEASES
 from chunkstore.manifests import Segmenter
 from chunkstore.model import Chunk, FileId
 from projections import collector, rebuild
+from projections.beside import BESIDE
 from projections.collector import COLLECTOR, collect
 from projections.rebuild import REBUILD
 from tests.store.rules.fix_interleave import Session, World
@@ -56,7 +57,9 @@ async def _append_streamed(world: World, writer: Session, file: int, content: st
     segmenter = Segmenter()
     chunks = [Chunk(content), Chunk("other")]
     assert not list(
-        segmenter.feed(prepare(chunk, headings=True, position=i) for i, chunk in enumerate(chunks))
+        segmenter.feed(
+            prepare(chunk, world.collection.row.hashing, position=i) for i, chunk in enumerate(chunks)
+        )
     )
     stored = await reuse.store_segments(writer.conn, state, list(segmenter.finish()), streamed=True)
     assert stored.reused == 1, "the chunk of the version that was decided on is found"
@@ -218,11 +221,11 @@ async def a_rebuild_copies_while_the_file_is_erased(world: World) -> int:
     await world.drain()
     await world.activate("doc")
     job = rebuild._Rebuild(world.store, world.collection.row.collection, "docs", world.collection._serving)
-    await job._begin()
+    await job._beside.begin()
     copier, erasure = await world.begun(), await world.begun()
     segments = await world.values("SELECT segment FROM segments")
     chunks = await rows.fetch_values(copier.conn, REBUILD.lock_chunks, {"segments": segments})
-    assert await job._copy_vectors(copier.conn, chunks) == 1
+    assert await job._beside.copy(copier.conn, chunks) == 1
     erase = erasure.value("SELECT erase_file(%(collection)s, 'doc')", collection=world.number)
     erasing = await world.races(erase, against=copier)
     await copier.commit()
@@ -258,8 +261,8 @@ async def a_rebuild_begins_while_an_erasure_waits(world: World) -> int:
     erase = erasure.value("SELECT erase_file(%(collection)s, 'doc')", collection=world.number)
     erasing = await world.waits(erase, on=copier)
     job = rebuild._Rebuild(world.store, world.collection.row.collection, "docs", world.collection._serving)
-    await job._begin()
-    assert await job._copy_vectors(copier.conn, [await world.chunk("one")]) == 1
+    await job._beside.begin()
+    assert await job._beside.copy(copier.conn, [await world.chunk("one")]) == 1
     await copier.commit()
     await erasing
     await erasure.commit()
@@ -382,7 +385,7 @@ async def a_switch_comes_while_a_rebuild_copies(world: World) -> None:
     await world.drain()
     await world.activate("doc")
     job = rebuild._Rebuild(world.store, world.collection.row.collection, "docs", world.collection._serving)
-    await job._begin()
+    await job._beside.begin()
     await job._copy()
     await world.append("doc", "two")
     await world.drain()
@@ -398,7 +401,7 @@ async def test_rule_21_the_swap_replays_the_tail(world: World) -> None:
 
 async def test_without_rule_21_what_became_active_meanwhile_cannot_be_found(world: World) -> None:
     world.without_python(
-        rebuild._Rebuild, "_swap", "late = await self._copy_vectors(conn, missing)", "late = len(missing)"
+        rebuild._Rebuild, "_swap", "late = await self._beside.copy(conn, missing)", "late = len(missing)"
     )
     await a_switch_comes_while_a_rebuild_copies(world)
     assert await world.searchable() == []
@@ -408,7 +411,7 @@ async def test_without_rule_21_what_became_active_meanwhile_cannot_be_found(worl
 async def a_swap_at_the_gate(world: World) -> tuple[Session, int, asyncio.Task[tuple[int, int]]]:
     """A rebuild's swap has replayed the log and stops at the gate, its own new active table."""
     job = rebuild._Rebuild(world.store, world.collection.row.collection, "docs", world.collection._serving)
-    await job._begin()
+    await job._beside.begin()
     await job._copy()
     gate = await world.begun()
     await gate.conn.execute(f"LOCK TABLE {world.active_table}_rebuild IN SHARE MODE".encode())
@@ -446,7 +449,7 @@ async def test_rule_21_the_swap_keeps_switches_waiting(world: World) -> None:
 
 
 async def test_without_rule_21_a_switch_is_undone_by_the_swap(world: World) -> None:
-    world.without_sql(REBUILD, "lock_checkpoints", "FOR UPDATE")
+    world.without_sql(BESIDE, "lock_checkpoints", "FOR UPDATE")
     await a_switch_meets_the_swap(world)
     assert await world.searchable() == ["one"], "the log says that version 2 was activated"
 
@@ -470,7 +473,7 @@ async def test_rule_21_a_sweep_that_waited_for_the_swap_goes_on(world: World) ->
 
 
 async def test_without_rule_21_a_sweep_and_the_swap_deadlock(world: World) -> None:
-    world.without_sql(REBUILD, "lock_tables", "FOR UPDATE")
+    world.without_sql(BESIDE, "lock_tables", "FOR UPDATE")
     with pytest.raises(DatabaseError, match="deadlock"):
         await a_sweep_meets_the_swap(world)
 

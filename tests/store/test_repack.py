@@ -1,0 +1,145 @@
+"""A collection leaves a search table and an index as large as what they hold, and searches as they were."""
+
+import pytest
+
+from chunkstore import Chunk, ChunkStore, Collection
+from chunkstore.errors import Conflict
+from projections import indexes, repack
+from projections.beside import Beside
+from projections.collector import collect
+from projections.repack import repack_due
+from projections.verify import verify
+from tests.faults.asking import until, value
+from tests.faults.models import MODEL
+from tests.store.fix_pipeline import docs, drain
+from tests.store.fix_store import store
+
+__all__ = ["docs", "store"]
+
+CHUNKS = 3_000
+TABLES_BESIDE = (
+    "SELECT count(*) FROM pg_tables WHERE tablename LIKE '%\\_rebuild' AND schemaname = current_schema()"
+)
+
+
+async def ingest(store: ChunkStore, docs: Collection, turn: int) -> None:
+    """Replaces every chunk, and has what was superseded removed from the search table."""
+    await docs.append("doc", [Chunk(f"text {turn} {number}") for number in range(CHUNKS)])
+    await drain(store)
+
+
+@pytest.fixture
+async def stale(store: ChunkStore, docs: Collection, monkeypatch: pytest.MonkeyPatch) -> Collection:
+    """A collection that was ingested anew three times since its index was built."""
+    monkeypatch.setattr(indexes, "INDEX_FROM_ROWS", 1_000)
+    for turn in range(4):
+        await ingest(store, docs, turn)
+    assert not (await docs.search(MODEL.embed(["text 3 77"])[0])).exact
+    return docs
+
+
+COUNTED = """
+SELECT pg_stat_get_dead_tuples(t.oid) >= pg_stat_get_live_tuples(t.oid)
+FROM pg_class t
+WHERE t.oid = 'search_1_1'::regclass
+"""
+ROWS = "SELECT md5(string_agg(chunk_id || embedding::text, ',' ORDER BY chunk_id)) FROM search_1_1"
+
+
+async def collected(store: ChunkStore) -> int:
+    """Collects when the server has counted the dead rows, which it does a moment late."""
+    await until(store, COUNTED)
+    return (await collect(store)).indexes_rebuilt
+
+
+SIZE = "SELECT pg_table_size('search_1_1') + pg_indexes_size('search_1_1')"
+ALONE = "SELECT pg_relation_size('search_1_1')"
+
+
+async def test_after_a_collection_the_table_and_its_indexes_are_as_large_as_at_first(
+    store: ChunkStore, docs: Collection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(indexes, "INDEX_FROM_ROWS", 1_000)
+    await ingest(store, docs, 0)
+    at_first = await value(store, SIZE)
+    for turn in range(1, 4):
+        await ingest(store, docs, turn)
+    assert await value(store, SIZE) > 1.5 * at_first
+    assert await collected(store) == 1
+    assert await value(store, SIZE) == pytest.approx(at_first, rel=0.1)
+    hits = await docs.search(MODEL.embed(["text 3 77"])[0], k=5)
+    assert (hits.exact, hits[0].content) == (False, "text 3 77")
+    assert (await verify(store)).ok
+
+
+async def test_a_table_of_which_little_is_dead_is_left_alone(store: ChunkStore, stale: Collection) -> None:
+    assert await collected(store) == 1
+    oid = await value(store, "SELECT 'search_1_1'::regclass::oid::bigint")
+    assert (await collect(store)).indexes_rebuilt == 0
+    assert await value(store, "SELECT 'search_1_1'::regclass::oid::bigint") == oid
+
+
+async def test_a_role_that_only_maintains_the_table_rebuilds_its_index_in_place(
+    store: ChunkStore, stale: Collection
+) -> None:
+    await until(store, COUNTED)
+    (table,) = await indexes.due_for_renewal(store.database)
+    size = await value(store, ALONE)
+    assert await indexes.rebuild(store.database, table)
+    assert await value(store, ALONE) >= size / 2
+    assert not (await stale.search(MODEL.embed(["text 3 77"])[0])).exact
+
+
+async def test_a_killed_repack_changes_nothing_and_the_next_collection_does_it(
+    store: ChunkStore, stale: Collection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def killed(*_: object) -> bool:
+        raise ZeroDivisionError
+
+    await until(store, COUNTED)
+    before = await value(store, ROWS)
+    with monkeypatch.context() as patch, pytest.raises(ZeroDivisionError):
+        patch.setattr(indexes, "build_beside", killed)
+        await repack_due(store.database)
+    assert await value(store, TABLES_BESIDE) == 2
+    assert await value(store, ROWS) == before
+    assert await collected(store) == 1
+    assert await value(store, TABLES_BESIDE) == 0
+    assert await value(store, ROWS) == before
+    assert (await verify(store)).ok
+
+
+async def test_a_repack_whose_tables_were_dropped_leaves_the_live_one(
+    store: ChunkStore, stale: Collection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def taken_for_abandoned(*_: object) -> None:
+        raise Conflict("the tables were dropped")
+
+    await until(store, COUNTED)
+    before = await value(store, ROWS)
+    monkeypatch.setattr(Beside, "hold", taken_for_abandoned)
+    assert await repack_due(store.database) == 0
+    assert await value(store, ROWS) == before
+
+
+@pytest.mark.parametrize("lock", ["'.search_1_1_hnsw'", "'.search_1_1.rebuild'"])
+async def test_a_repack_leaves_a_table_to_whoever_is_at_it(
+    store: ChunkStore, stale: Collection, lock: str
+) -> None:
+    await until(store, COUNTED)
+    async with store.database.transaction() as other:
+        await other.execute(
+            f"SELECT pg_advisory_xact_lock(hashtextextended(current_schema() || {lock}, 0))".encode()
+        )
+        assert await repack_due(store.database) == 0
+    assert await repack_due(store.database) == 1
+
+
+async def test_a_collection_of_many_batches_is_copied_to_the_last_row(
+    store: ChunkStore, stale: Collection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(repack, "_ROWS", 7)
+    before = await value(store, ROWS)
+    await until(store, COUNTED)
+    assert await repack_due(store.database) == 1
+    assert await value(store, ROWS) == before
