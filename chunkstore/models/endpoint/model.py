@@ -124,17 +124,23 @@ class EndpointModel:
 
     def _answers(self, requests: list[list[Text]], effort: Effort) -> Iterator[Answer]:
         """The answers to the requests as they come; after a failure those that are under way, and then it."""
-        stop, failure = Event(), None
+        stop, failures = Event(), list[ChunkstoreError]()
+
+        def answered(request: list[Text]) -> Answer | None:
+            try:
+                return self._answer(request, stop, effort)
+            except ChunkstoreError as error:
+                failures.append(error)
+                stop.set()  # here, before this thread takes the next request
+                return None
+
         with ThreadPoolExecutor(self._options.concurrency, "chunkstore-endpoint") as pool:
-            waiting = [pool.submit(self._answer, request, stop, effort) for request in requests]
-            for future in as_completed(waiting):
-                try:
-                    yield future.result()
-                except ChunkstoreError as error:
-                    failure = failure or error
-                    stop.set()
-        if failure is not None:
-            raise failure
+            for future in as_completed([pool.submit(answered, request) for request in requests]):
+                answer = future.result()
+                if answer is not None:
+                    yield answer
+        if failures:
+            raise failures[0]
 
     def _answer(self, request: list[Text], stop: Event, effort: Effort) -> Answer:
         """The answer to one request, but for a text that was cut, or that would be."""
