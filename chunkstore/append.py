@@ -18,7 +18,7 @@ from chunkstore.chunks import Hashing, Prepared
 from chunkstore.database import BY_INDEX, Database
 from chunkstore.manifests import Draft, Segmenter
 from chunkstore.model import Chunk, CollectionId, FileId, Metadata, Version
-from chunkstore.reuse import store_segments
+from chunkstore.reuse import store_first_segments, store_segments
 from chunkstore.versions import NOTHING_STORED, Committed, FileState, Stored
 
 # From so many chunks on, those of a new file are on their way to the server while the others are hashed.
@@ -106,16 +106,22 @@ async def _append_new(database: Database, write: Write, source: Sequence[Chunk])
     None where another writer came first, whose chunks must be compared.
     """
     segmenter = Segmenter()
-    batch: list[Prepared] = []
+    drafts: list[Draft] = []
+
+    def prepared() -> Iterator[Prepared]:
+        for chunk in prepare_each(source, write.hashing):
+            if (draft := segmenter.add(chunk)) is not None:
+                drafts.append(draft)
+            yield chunk
+
     async with database.transaction(BY_INDEX) as conn:
         state = await versions.lock(conn, write.collection, write.key, write.idempotency_key)
         if state.last_version > 0:
             return None
         versions.check_expected(state, write.expected_version)
-        prepared = _noted(prepare_each(source, write.hashing), batch)
-        chunks = await payload.insert(conn, state.file, prepared, len(source))
-        drafts = [*segmenter.feed(batch), *segmenter.finish()]
-        stored = await store_segments(conn, state, drafts, streamed=False, stored=chunks)
+        chunks = await payload.insert(conn, state.file, prepared(), len(source))
+        drafts.extend(segmenter.finish())
+        stored = await store_first_segments(conn, state.file, drafts, chunks)
         return await _write_whole(conn, write, state, stored, segmenter.digest(write.encoded_metadata))
 
 
@@ -267,12 +273,6 @@ async def _give_up(database: Database, state: FileState, version: int) -> None:
             await versions.abandon(conn, state, version)
     except Exception:  # noqa: BLE001 - the error that ended the append is the one to report
         return
-
-
-def _noted(chunks: Iterator[Prepared], batch: list[Prepared]) -> Iterator[Prepared]:
-    for chunk in chunks:
-        batch.append(chunk)
-        yield chunk
 
 
 async def _chained(

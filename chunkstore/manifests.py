@@ -9,7 +9,7 @@ over chunk hashes instead of bytes.
 """
 
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from hashlib import blake2b
 from typing import Any
 
@@ -77,10 +77,16 @@ class Segmenter:
     def feed(self, chunks: Iterable[Prepared]) -> Iterator[Draft]:
         """Takes chunks in; yields each segment that is whole."""
         for chunk in chunks:
-            self._pending.append(chunk)
-            size = len(self._pending)
-            if size >= SEGMENT_MIN and (_ends_segment(chunk) or size >= SEGMENT_MAX):
-                yield self._cut()
+            if (draft := self.add(chunk)) is not None:
+                yield draft
+
+    def add(self, chunk: Prepared) -> Draft | None:
+        """Takes one chunk in; returns the segment that it makes whole."""
+        self._pending.append(chunk)
+        size = len(self._pending)
+        if size >= SEGMENT_MIN and (_ends_segment(chunk) or size >= SEGMENT_MAX):
+            return self._cut()
+        return None
 
     def finish(self) -> Iterator[Draft]:
         """Yields the last segment, if chunks are left for one."""
@@ -160,7 +166,7 @@ async def hashes_of(conn: AsyncConnection[Any], segments: Iterable[SegmentId]) -
 
 
 async def insert_segments(
-    conn: AsyncConnection[Any], file: FileId, drafts: Sequence[Draft], ids: dict[bytes, ChunkId]
+    conn: AsyncConnection[Any], file: FileId, drafts: Sequence[Draft], ids: Mapping[bytes, ChunkId]
 ) -> dict[bytes, SegmentId]:
     """Stores the drafts, whose chunks all exist under `ids` by hash; returns their numbers by digest."""
     each = [_segment_row(file, draft, ids) for draft in drafts]
@@ -168,7 +174,7 @@ async def insert_segments(
     return {draft.digest: number for draft, number in zip(drafts, numbers, strict=True)}
 
 
-def _segment_row(file: FileId, draft: Draft, ids: dict[bytes, ChunkId]) -> dict[str, Any]:
+def _segment_row(file: FileId, draft: Draft, ids: Mapping[bytes, ChunkId]) -> dict[str, Any]:
     chunks = [ids[chunk.hash] for chunk in draft.chunks]
     return {
         "file": file,

@@ -4,7 +4,6 @@ Keeps invariant 3 (every chunk of a manifest exists), under the file's lock that
 """
 
 from collections.abc import Mapping, Sequence
-from types import MappingProxyType
 from typing import Any
 
 from psycopg import AsyncConnection
@@ -13,7 +12,7 @@ from chunkstore import chunks as payload
 from chunkstore import manifests
 from chunkstore.chunks import Prepared
 from chunkstore.manifests import Draft
-from chunkstore.model import ChunkId, SegmentId
+from chunkstore.model import ChunkId, FileId, SegmentId
 from chunkstore.versions import FileState, Stored
 
 
@@ -23,12 +22,8 @@ async def store_segments(
     drafts: Sequence[Draft],
     *,
     streamed: bool,
-    stored: Mapping[bytes, ChunkId] = MappingProxyType({}),
 ) -> Stored:
-    """Stores the segments and chunks that the file lacks, and names those that it holds.
-
-    `stored` are chunks that this transaction has stored for them already, by hash.
-    """
+    """Stores the segments and chunks that the file lacks, and names those that it holds."""
     is_new_file = state.last_version == 0
     known = {} if is_new_file else await manifests.known_segments(conn, state.file, drafts)
     fresh = {draft.digest: draft for draft in drafts if draft.digest not in known}
@@ -39,8 +34,8 @@ async def store_segments(
         held = await payload.find_by_hash(conn, state.file, wanted.values())
     else:
         held = await _match(conn, state, wanted, known)
-    missing = [chunk for digest, chunk in wanted.items() if digest not in held and digest not in stored]
-    added = {**stored, **await payload.insert(conn, state.file, missing, len(missing))}
+    missing = [chunk for digest, chunk in wanted.items() if digest not in held]
+    added = await payload.insert(conn, state.file, missing, len(missing))
     if fresh:
         new_segments = await manifests.insert_segments(conn, state.file, list(fresh.values()), held | added)
     else:
@@ -52,6 +47,22 @@ async def store_segments(
         shared=sorted({numbers[draft.digest] for draft in drafts if draft.digest in known}),
         added=list(added.values()),
         carried=[held[digest] for digest in wanted if digest in held],
+        chunks=sum(len(draft.chunks) for draft in drafts),
+    )
+
+
+async def store_first_segments(
+    conn: AsyncConnection[Any], file: FileId, drafts: Sequence[Draft], chunks: Mapping[bytes, ChunkId]
+) -> Stored:
+    """Stores the segments of a file's first version, whose chunks are there already, by hash."""
+    fresh = {draft.digest: draft for draft in drafts}
+    numbers = await manifests.insert_segments(conn, file, list(fresh.values()), chunks)
+    return Stored(
+        segments=[numbers[draft.digest] for draft in drafts],
+        bases=[draft.bases for draft in drafts],
+        shared=[],
+        added=list(chunks.values()),
+        carried=[],
         chunks=sum(len(draft.chunks) for draft in drafts),
     )
 
