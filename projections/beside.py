@@ -30,14 +30,25 @@ class Beside:
         self.active = f"{model.active_table}_rebuild"
         self.params: dict[str, Any] = {"collection": collection, "model": model.model}
 
-    async def begin(self) -> None:
-        """Makes empty tables, known to erase and sweep before a vector is in them."""
-        async with self._database.transaction() as conn:
+    async def begin(self, settings: bytes = b"") -> None:
+        """Makes empty tables, the live one's owner's, known to erase and sweep before a vector is in them."""
+        async with self._database.transaction(settings) as conn:
             await conn.execute(BESIDE.set_rebuilding, self.params | {"rebuilding": True})
             await conn.execute(BESIDE.with_tables("drop_tables", search=self.search, active=self.active))
             await search_tables.create(
                 conn, self._collection, self.search, self.active, self._model.dimensions
             )
+            params = {"table": self._model.search_table}
+            owner = await rows.fetch_value(conn, BESIDE.another_owner, params)
+            if owner is not None:
+                for table in (self.search, self.active):
+                    await conn.execute(BESIDE.with_tables("give", table=table, owner=owner))
+
+    async def drop(self, settings: bytes = b"") -> None:
+        """Drops the tables, which are not to be swapped in."""
+        async with self._database.transaction(settings) as conn:
+            await conn.execute(BESIDE.set_rebuilding, self.params | {"rebuilding": False})
+            await conn.execute(BESIDE.with_tables("drop_tables", search=self.search, active=self.active))
 
     async def hold(self, conn: AsyncConnection[Any]) -> None:
         """Keeps the tables for a transaction that copies. Raises Conflict where they were dropped."""

@@ -52,6 +52,11 @@ class Table(msgspec.Struct, frozen=True):
     """Whether the role may rebuild the index and vacuum the table."""
 
     @property
+    def is_stale(self) -> bool:
+        """Whether two fifths or more of the rows that it indexes are dead."""
+        return self.valid and self.dead >= REBUILD_FROM_DEAD * max(self.live + self.dead, 1)
+
+    @property
     def index(self) -> str:
         """The name of its vector index."""
         return f"{self.search_table}_hnsw"
@@ -82,9 +87,15 @@ async def due_for_renewal(database: Database) -> list[Table]:
             continue
         if table.leftovers:
             await _drop_leftovers(database, table)
-        if table.valid and table.dead >= REBUILD_FROM_DEAD * max(table.live + table.dead, 1):
+        if table.is_stale:
             due.append(table)
     return due
+
+
+async def is_due(database: Database, table: Table) -> bool:
+    """Whether much of a table is dead still: asked again under the lock that others renew it under."""
+    current = await _tables(database, table.model)
+    return any(now.is_stale for now in current if now.search_table == table.search_table)
 
 
 async def _tables(database: Database, model: ModelId | None) -> list[Table]:

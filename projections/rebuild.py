@@ -52,9 +52,8 @@ async def rebuild(store: ChunkStore, collection: str, model: str | None = None) 
     async with store.database.transaction(FOR_AS_LONG_AS_IT_TAKES) as guard:
         if not await rows.fetch_value(guard, BESIDE.try_begin, {"table": chosen.search_table}):
             raise Conflict(f"a rebuild of {collection!r} for {chosen.name!r} is running already")
-        while not await rows.fetch_value(
-            guard, REBUILD.try_lock_index, {"index": f"{chosen.search_table}_hnsw"}
-        ):
+        table = {"table": chosen.search_table}
+        while not await rows.fetch_value(guard, REBUILD.try_lock_index, table):
             await indexes.drop_snapshot(guard)
             await anyio.sleep(_LOOK_SECONDS)
         await indexes.drop_snapshot(guard)

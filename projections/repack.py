@@ -1,13 +1,20 @@
 """Writes a search table and its index anew, without what is dead, and swaps them in (rule 20).
 
 To vacuum an index costs more than to build it, and a vacuum leaves the table as large as it was. Searches,
-appends and consumers go on; switches and staged rows wait for the swap alone.
+appends and consumers go on; switches, staged rows and erasures wait for the swap, and the swap gives way.
 """
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+
+import anyio
+from psycopg.errors import LockNotAvailable
+from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
 from chunkstore import catalog, rows
 from chunkstore.database import FOR_AS_LONG_AS_IT_TAKES, Database
-from chunkstore.errors import Conflict
-from chunkstore.model import CollectionId, ModelId
+from chunkstore.errors import Conflict, DatabaseError, ServerUnreachable
+from chunkstore.model import ChunkId, CollectionId
 from chunkstore.search_tables import CollectionModel
 from chunkstore.statements import load
 from projections import indexes
@@ -15,77 +22,142 @@ from projections.beside import BESIDE, Beside
 
 REPACK = load("repack")
 
-# Rows that one transaction copies.
+# Rows that one transaction copies, and few enough for the swap itself to copy into a table with an index.
 _ROWS = 4_000
+_FEW = 200
+_CATCHING_UP = 10
+# Whoever the swap keeps waiting waits no longer than this for somebody whom the swap waits for.
+_BRIEFLY = b"SET LOCAL lock_timeout = '1s';"
+_SWAPS = 5
+_LOOK_SECONDS = 1.0
 
 
 async def repack_due(database: Database) -> int:
     """Writes anew the search tables of which two fifths or more is dead, with their indexes.
 
-    Returns how many. Where the role may only maintain a table, its index is rebuilt and the table vacuumed;
-    those that it may not maintain are left to their owner.
+    Returns how many. Where the role may only maintain a table, or the server does not let go of the old one,
+    its index is rebuilt and the table vacuumed; those that it may not maintain are left to their owner.
     """
     renewed = 0
     for table in await indexes.due_for_renewal(database):
-        if table.own:
-            renewed += await _repack(database, table.collection, table.model)
-        else:
+        try:
+            renewed += await (_repack if table.own else indexes.rebuild)(database, table)
+        except ServerUnreachable:
+            raise
+        except DatabaseError:  # say, a view of somebody's keeps the table
             renewed += await indexes.rebuild(database, table)
     return renewed
 
 
-async def _repack(database: Database, collection: CollectionId, model: ModelId) -> bool:
-    """False where somebody rebuilds or repacks it, builds its index or vacuums it."""
-    async with database.transaction() as conn:
-        models = await catalog.models_of(conn, collection)
-    chosen = next((m for m in models if m.model == model), None)
-    if chosen is None:
-        return False
-    async with database.transaction(FOR_AS_LONG_AS_IT_TAKES) as guard:
-        if not await rows.fetch_value(guard, BESIDE.try_begin, {"table": chosen.search_table}):
+async def _repack(database: Database, table: indexes.Table) -> bool:
+    """False where somebody is at the table: the next collection looks again."""
+    async with _alone(database, table.search_table) as alone:
+        if not alone or not await indexes.is_due(database, table):
             return False
-        if not await indexes.try_lock(guard, chosen.search_table):
+        if await _is_held_for_long(database, table.search_table):
             return False
-        await indexes.drop_snapshot(guard)
+        async with database.transaction() as conn:
+            models = await catalog.models_of(conn, table.collection)
+        job = Repack(
+            database, table.collection, next(model for model in models if model.model == table.model)
+        )
         try:
-            await _Repack(database, collection, chosen).run()
-        except Conflict:  # taken for abandoned: the next run begins anew
+            await job.run()
+        except Conflict:  # taken for abandoned, and dropped
+            return False
+        except DatabaseError as error:
+            with suppress(DatabaseError):
+                await job.beside.drop(_BRIEFLY)
+            if not _is_held(error):
+                raise
             return False
     return True
 
 
-class _Repack:
+@asynccontextmanager
+async def _alone(database: Database, search_table: str) -> AsyncIterator[bool]:
+    """Whether nobody else makes tables beside it, builds its index or vacuums it; nobody begins meanwhile."""
+    async with database.connection() as guard, guard.transaction():
+        await guard.execute(FOR_AS_LONG_AS_IT_TAKES)
+        begun = await rows.fetch_value(guard, BESIDE.try_begin, {"table": search_table})
+        alone = begun and await indexes.try_lock(guard, search_table)
+        await indexes.drop_snapshot(guard)
+        yield alone
+
+
+async def _is_held_for_long(database: Database, search_table: str) -> bool:
+    """Whether a transaction that reads it, a dump say, goes on for longer than a swap would wait."""
+    found: list[set[str]] = []
+    for pause in (0, _LOOK_SECONDS):
+        await anyio.sleep(pause)
+        async with database.transaction() as conn:
+            found.append(set(await rows.fetch_values(conn, REPACK.holders, {"table": search_table})))
+    return bool(found[0] & found[1])
+
+
+def _is_held(error: BaseException) -> bool:
+    return isinstance(error.__cause__, LockNotAvailable)
+
+
+class Repack:
+    """One table's repack; its maker keeps everybody else away from the table beside."""
+
     def __init__(self, database: Database, collection: CollectionId, model: CollectionModel) -> None:
         self._database = database
         self._model = model
-        self._beside = Beside(database, collection, model)
+        self.beside = Beside(database, collection, model)
+        self._names = {
+            "live": model.search_table,
+            "active": model.active_table,
+            "search": self.beside.search,
+        }
 
     async def run(self) -> None:
-        await self._beside.begin()
-        await self._copy()
-        await indexes.build_beside(self._database, self._model, self._beside.search)
-        await self._swap()
+        """Copies, builds the index, and swaps.
 
-    async def _copy(self) -> None:
-        """Copies what the live table has, some rows a transaction."""
-        following = REPACK.with_tables("next_chunks", search=self._model.search_table)
-        after = 0
-        while True:
-            async with self._database.transaction() as conn:
-                await self._beside.hold(conn)
-                chunks = await rows.fetch_values(conn, following, {"after": after, "limit": _ROWS})
-                if not chunks:
-                    return
-                locked = await rows.fetch_values(conn, REPACK.lock_chunks, {"chunks": chunks})
-                await self._beside.copy(conn, locked)
-            after = chunks[-1]
+        Raises Conflict, DatabaseError; the live table is as it was then.
+        """
+        await self.beside.begin(_BRIEFLY)
+        await self.copy()
+        await indexes.build_beside(self._database, self._model, self.beside.search)
+        swapping = AsyncRetrying(
+            retry=retry_if_exception(_is_held),
+            wait=wait_random_exponential(multiplier=0.5, max=10),
+            stop=stop_after_attempt(_SWAPS),
+            reraise=True,
+        )
+        await swapping(self._try_to_swap)
 
-    async def _swap(self) -> None:
-        """Makes up for what changed since, and flips: one transaction under all checkpoints."""
-        both = {"search": self._beside.search, "live": self._model.search_table}
+    async def copy(self) -> None:
+        """Copies what only the live table has, some rows a transaction, until that is little."""
+        for _ in range(_CATCHING_UP):
+            left_out = await self._left_out()
+            for start in range(0, len(left_out), _ROWS):
+                async with self._database.transaction() as conn:
+                    await self.beside.hold(conn)
+                    batch = {"chunks": left_out[start : start + _ROWS]}
+                    await self.beside.copy(conn, await rows.fetch_values(conn, REPACK.lock_chunks, batch))
+            if len(left_out) <= _FEW:
+                return
+
+    async def _left_out(self) -> list[ChunkId]:
         async with self._database.transaction() as conn:
-            await self._beside.keep_others_away(conn)
-            left_out = await rows.fetch_values(conn, REPACK.with_tables("lock_left_out", **both))
-            await self._beside.copy(conn, left_out)
-            await conn.execute(REPACK.with_tables("remove_gone", **both))
-            await self._beside.flip(conn, membership=False)
+            return await rows.fetch_values(conn, REPACK.with_tables("left_out", **self._names))
+
+    async def _try_to_swap(self) -> None:
+        await self.copy()
+        await self.swap()
+
+    async def swap(self) -> None:
+        """Makes up for what changed since, and flips: one transaction under all checkpoints."""
+        async with self._database.transaction(_BRIEFLY) as conn:
+            await self.beside.keep_others_away(conn)
+            statement = REPACK.with_tables("left_out", **self._names)
+            left_out = {"chunks": await rows.fetch_values(conn, statement)}
+            # What is active is waited for: a consumer that gives up for another model holds it. What is not
+            # may be a sweep's, who waits for this swap; a switch stages it again if it is needed.
+            await conn.execute(REPACK.with_tables("lock_active", **self._names), left_out)
+            locked = await rows.fetch_values(conn, REPACK.lock_unheld, left_out)
+            await self.beside.copy(conn, locked)
+            await conn.execute(REPACK.with_tables("remove_gone", **self._names))
+            await self.beside.flip(conn, membership=False)

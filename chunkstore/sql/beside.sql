@@ -64,3 +64,13 @@ ALTER TABLE {old} RENAME TO {new};
 
 -- name: rename_index
 ALTER INDEX IF EXISTS {old} RENAME TO {new};
+
+-- name: another_owner
+-- Whose a table is, if it is not the caller's own: who maintains it for its owner must not take it.
+SELECT pg_get_userbyid(relowner)
+FROM pg_class
+WHERE oid = to_regclass(quote_ident(%(table)s))
+  AND pg_get_userbyid(relowner) <> current_user;
+
+-- name: give
+ALTER TABLE {table} OWNER TO {owner};

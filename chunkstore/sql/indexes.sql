@@ -7,7 +7,11 @@ SELECT cm.collection, cm.model, m.dimensions, m.distance, cm.search_table,
            '{}'
        )
            AS leftovers,
-       coalesce(pg_stat_get_live_tuples(t.oid), 0) AS live,
+       -- The server counts afresh after a crash; what it last measured tells of rows that it does not count then.
+       greatest(
+           coalesce(pg_stat_get_live_tuples(t.oid), 0),
+           t.reltuples::bigint - coalesce(pg_stat_get_dead_tuples(t.oid), 0)
+       ) AS live,
        coalesce(pg_stat_get_dead_tuples(t.oid), 0) AS dead,
        pg_has_role(t.relowner, 'USAGE') AS own,
        CASE
@@ -24,7 +28,7 @@ LEFT JOIN (
     JOIN pg_am am ON am.oid = i.relam AND am.amname = 'hnsw'
 ) ON x.indrelid = t.oid
 WHERE %(model)s::integer IS NULL OR cm.model = %(model)s
-GROUP BY cm.collection, cm.model, m.dimensions, m.distance, cm.search_table, t.oid, t.relowner
+GROUP BY cm.collection, cm.model, m.dimensions, m.distance, cm.search_table, t.oid, t.relowner, t.reltuples
 ORDER BY cm.collection, cm.model;
 
 -- name: count_up_to
@@ -34,13 +38,16 @@ FROM (SELECT FROM {search} LIMIT %(limit)s) AS counted;
 
 -- name: try_lock
 -- One builder an index at a time, in the whole database. The server goes on building for a builder that was
--- killed, whose lock is free then: what a build, a rebuild or a vacuum holds on the table tells of that one.
+-- killed, whose lock is free then: what a build, a rebuild or a vacuum holds on the table, or the one made beside
+-- it, tells of that one.
 SELECT pg_try_advisory_xact_lock(hashtextextended(current_schema() || '.' || %(index)s, 0))
        AND NOT EXISTS (
            SELECT FROM pg_locks
            WHERE locktype = 'relation'
              AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
-             AND relation = to_regclass(quote_ident(%(table)s))
+             AND relation IN (
+                 to_regclass(quote_ident(%(table)s)), to_regclass(quote_ident(%(table)s || '_rebuild'))
+             )
              AND mode = 'ShareUpdateExclusiveLock'
              AND granted
        );

@@ -1,7 +1,16 @@
 -- name: try_lock_index
 -- Keeps index builders away from the live table until the swap; held by an idle transaction. Who waited here would
 -- keep a snapshot meanwhile, for which a builder that holds the lock would wait in turn, and no server sees that.
-SELECT pg_try_advisory_xact_lock(hashtextextended(current_schema() || '.' || %(index)s, 0));
+-- A killed rebuild's index may still be being built, on a table that is to be dropped.
+SELECT pg_try_advisory_xact_lock(hashtextextended(current_schema() || '.' || %(table)s || '_hnsw', 0))
+       AND NOT EXISTS (
+           SELECT FROM pg_locks
+           WHERE locktype = 'relation'
+             AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+             AND relation = to_regclass(quote_ident(%(table)s || '_rebuild'))
+             AND mode = 'ShareUpdateExclusiveLock'
+             AND granted
+       );
 
 -- name: begun
 -- The rebuilds that are going on, or were killed, of search tables that the role owns.

@@ -613,7 +613,7 @@ WHERE f.file IS NULL
 SELECT w.table_name, w.column_name, a.attstattarget AS statistics, s.attname IS NOT NULL AS samples
 FROM (
     VALUES
-        ('files', 'key'), ('versions', 'metadata'), ('versions', 'digest'), ('segments', 'hashes'),
+        ('collections', 'salt'), ('files', 'key'), ('versions', 'metadata'), ('versions', 'digest'), ('segments', 'hashes'),
         ('segments', 'digest'), ('idempotency_keys', 'key'), ('idempotency_keys', 'digest'), ('chunks', 'hash'),
         ('chunks', 'text_hash'), ('chunks', 'content'), ('chunks', 'metadata'), ('embeddings', 'embedding'),
         ('dead_letters', 'error'), ('sources', 'size'), ('sources', 'mtime_ns'), ('sources', 'hash')

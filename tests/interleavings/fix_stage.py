@@ -9,7 +9,7 @@ import pytest
 from chunkstore import append as appending
 from chunkstore import manifests, versions
 from consumers import embedding
-from projections import active, collector
+from projections import active, collector, repack
 from tests.interleavings.meetings import broken_when_collected
 from tests.interleavings.scenes import Stage
 from tests.interleavings.stages import staged
@@ -60,6 +60,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(manifests, "SEGMENT_MAX", 2)
     monkeypatch.setattr("chunkstore.batches.BATCH_CHUNKS", 6)
     monkeypatch.setattr(appending, "SENT_EARLY_FROM", 4)
+    monkeypatch.setattr(repack, "_BRIEFLY", b"")  # it waits for whoever is held, as all others do
     monkeypatch.setattr(versions, "_DEADLINE", timedelta(0))
     monkeypatch.setattr(active, "CHECKPOINT_SECONDS", 0.0)
     monkeypatch.setattr(embedding, "_TWIN_SECONDS", 0.0)

@@ -86,7 +86,7 @@ async def test_a_version_that_is_superseded_at_birth_leaves_no_search_row(
     monkeypatch.setattr("chunkstore.batches.BATCH_CHUNKS", 600)
 
     async def slow() -> AsyncIterator[Chunk]:
-        for i in range(1201):
+        for i in range(2401):  # a segment has 2,000 at most
             yield Chunk(f"slow {i}")
         await drain(store)
         assert await search_rows(collection) > 0
@@ -110,7 +110,7 @@ async def test_an_abandoned_version_leaves_no_search_row_of_a_chunk_that_history
 
     async def broken() -> AsyncIterator[Chunk]:
         yield Chunk("kept")
-        for i in range(1201):
+        for i in range(2401):  # a segment has 2,000 at most
             yield Chunk(f"lost {i}")
         await drain(store)
         raise OSError("the source is gone")

@@ -1,5 +1,6 @@
 """A collection leaves a search table and an index as large as what they hold, and searches as they were."""
 
+import anyio
 import pytest
 
 from chunkstore import Chunk, ChunkStore, Collection
@@ -133,6 +134,119 @@ async def test_a_repack_leaves_a_table_to_whoever_is_at_it(
         )
         assert await repack_due(store.database) == 0
     assert await repack_due(store.database) == 1
+
+
+async def test_a_table_is_not_repacked_twice_by_two_who_both_saw_it_due(
+    store: ChunkStore, stale: Collection
+) -> None:
+    await until(store, COUNTED)
+    (table,) = await indexes.due_for_renewal(store.database)
+    assert await repack._repack(store.database, table)
+    assert not await repack._repack(store.database, table)
+
+
+async def test_a_killed_repack_whose_index_is_still_being_built_is_left_alone(
+    store: ChunkStore, stale: Collection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server goes on with a statement whose client is gone; dropping the table would wait for it."""
+
+    async def killed(*_: object) -> bool:
+        raise ZeroDivisionError
+
+    await until(store, COUNTED)
+    with monkeypatch.context() as patch, pytest.raises(ZeroDivisionError):
+        patch.setattr(indexes, "build_beside", killed)
+        await repack_due(store.database)
+    async with store.database.transaction() as builder:
+        await builder.execute(b"LOCK TABLE search_1_1_rebuild IN SHARE UPDATE EXCLUSIVE MODE")
+        with anyio.fail_after(10):
+            assert (await collect(store)).indexes_rebuilt == 0
+    assert (await collect(store)).indexes_rebuilt == 1
+
+
+async def test_a_table_that_somebody_reads_for_long_is_left_for_later(
+    store: ChunkStore, stale: Collection
+) -> None:
+    await until(store, COUNTED)
+    async with store.database.transaction() as dump:
+        await dump.execute(b"SELECT FROM search_1_1 LIMIT 1")
+        assert await repack_due(store.database) == 0
+    assert await repack_due(store.database) == 1
+
+
+async def test_a_swap_gives_way_to_a_reader_so_that_searches_go_on(
+    store: ChunkStore, stale: Collection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def overlooked(*_: object) -> bool:
+        return False
+
+    monkeypatch.setattr(repack, "_is_held_for_long", overlooked)
+    monkeypatch.setattr(repack, "_SWAPS", 2)
+    await until(store, COUNTED)
+    before = await value(store, ROWS)
+    async with store.database.transaction() as reader, anyio.create_task_group() as tasks:
+        await reader.execute(b"SELECT FROM search_1_1 LIMIT 1")
+
+        async def give_way() -> None:
+            assert await repack_due(store.database) == 0
+            tasks.cancel_scope.cancel()
+
+        tasks.start_soon(give_way)
+        while True:
+            with anyio.fail_after(10):
+                assert len(await stale.search(MODEL.embed(["text 3 77"])[0], k=5)) == 5
+    assert await value(store, TABLES_BESIDE) == 0
+    assert await value(store, ROWS) == before
+
+
+async def test_where_the_server_keeps_the_old_table_its_index_is_rebuilt_in_place(
+    store: ChunkStore, stale: Collection
+) -> None:
+    await until(store, COUNTED)
+    before = await value(store, ROWS)
+    async with store.database.transaction() as somebody:
+        await somebody.execute(b"CREATE VIEW theirs AS SELECT chunk_id FROM search_1_1")
+    assert await repack_due(store.database) == 1
+    assert await value(store, TABLES_BESIDE) == 0
+    assert await value(store, ROWS) == before
+    assert await value(store, "SELECT count(*) FROM theirs") == CHUNKS
+    assert await indexes.due_for_renewal(store.database) == []
+
+
+async def test_a_few_dead_rows_are_few_though_the_server_has_forgotten_the_others(
+    store: ChunkStore, stale: Collection
+) -> None:
+    assert await collected(store) == 1
+    await value(store, "SELECT count(pg_stat_reset_single_table_counters('search_1_1'::regclass))")
+    async with store.database.transaction() as conn:
+        await conn.execute(b"DELETE FROM search_1_1 WHERE chunk_id IN (SELECT min(chunk_id) FROM search_1_1)")
+    await until(store, "SELECT pg_stat_get_dead_tuples('search_1_1'::regclass) > 0")
+    assert await indexes.due_for_renewal(store.database) == []
+
+
+async def test_a_pool_of_one_connection_is_enough(
+    store: ChunkStore, stale: Collection, dsn: str, schema: str
+) -> None:
+    await until(store, COUNTED)
+    async with await ChunkStore.open(dsn, schema=schema, max_size=1) as small:
+        with anyio.fail_after(30):
+            assert await repack_due(small.database) == 1
+
+
+async def test_the_new_table_belongs_to_whom_the_old_one_did(
+    store: ChunkStore, stale: Collection, schema: str
+) -> None:
+    await until(store, COUNTED)
+    owner = f"owner_of_{schema}"
+    async with store.database.connection() as conn:
+        await conn.execute(f"CREATE ROLE {owner}; GRANT CREATE ON SCHEMA {schema} TO {owner}".encode())
+        try:
+            await conn.execute(f"ALTER TABLE search_1_1 OWNER TO {owner}".encode())
+            assert await repack_due(store.database) == 1
+            whose = "SELECT pg_get_userbyid(relowner) FROM pg_class WHERE oid = 'search_1_1'::regclass"
+            assert await value(store, whose) == owner
+        finally:
+            await conn.execute(f"DROP OWNED BY {owner} CASCADE; DROP ROLE {owner}".encode())
 
 
 async def test_a_collection_of_many_batches_is_copied_to_the_last_row(
