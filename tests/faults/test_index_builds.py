@@ -9,6 +9,7 @@ from chunkstore.model import Chunk
 from chunkstore.store import ChunkStore
 from consumers.embedding import EmbeddingConsumer
 from projections import indexes
+from projections.beside import Beside
 from projections.projector import Projector
 from projections.rebuild import rebuild
 from projections.repack import repack_due
@@ -87,6 +88,21 @@ async def test_a_rebuild_that_waits_for_an_index_lets_it_be_built(
         with anyio.fail_after(20):
             await builder.execute("REINDEX INDEX CONCURRENTLY search_1_1_hnsw")
     assert not (await embedded.search("text number 77", k=3)).exact
+
+
+async def test_a_rebuild_waits_for_an_index_that_the_server_builds_for_a_killed_one(
+    store: ChunkStore, embedded: Collection
+) -> None:
+    """It would wait for it when it drops the killed one's table, with a lock that every sweep needs."""
+    await Projector(store, MODEL.name).run(drain=True)
+    await Beside(store.database, embedded.row.collection, embedded._serving).begin()
+    async with anyio.create_task_group() as tasks, store.database.transaction() as builder:
+        await builder.execute(b"LOCK TABLE search_1_1_rebuild IN SHARE UPDATE EXCLUSIVE MODE")
+        tasks.start_soon(rebuild, store, embedded.name)
+        await until(store, REBUILD_WAITS)
+        async with store.database.transaction() as sweep:
+            await sweep.execute(b"SELECT FROM collection_models FOR SHARE NOWAIT")
+    assert not await value(store, "SELECT to_regclass('search_1_1_rebuild') IS NOT NULL")
 
 
 async def test_a_rebuild_that_outlives_its_process_is_left_alone(
