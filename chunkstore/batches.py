@@ -17,10 +17,10 @@ ChunkSource = Iterable[Chunk] | AsyncIterable[Chunk]
 
 
 def fit_one_batch(chunks: Sequence[Chunk]) -> bool:
-    """Whether so many chunks, and so much content, are one batch."""
+    """Whether so many chunks, and so much content at the most that its length allows, are one batch."""
     contents = [chunk.content for chunk in chunks if isinstance(chunk, Chunk)]
-    size = sum(len(content) for content in contents if isinstance(content, str))
-    return len(chunks) <= BATCH_CHUNKS and size < BATCH_BYTES
+    most = sum(len(text) * (1 if text.isascii() else 4) for text in contents if isinstance(text, str))
+    return len(chunks) <= BATCH_CHUNKS and most < BATCH_BYTES
 
 
 async def in_batches(source: ChunkSource, hashing: Hashing) -> AsyncIterator[list[Prepared]]:

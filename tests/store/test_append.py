@@ -8,8 +8,8 @@ import anyio
 import pytest
 
 from chunkstore import append as appending
+from chunkstore import batches, manifests, versions
 from chunkstore import chunks as payload
-from chunkstore import manifests, versions
 from chunkstore.collection import Collection
 from chunkstore.errors import InvalidInput, StaleVersion, UnknownFile
 from chunkstore.model import Chunk, Place, StoredChunk
@@ -531,3 +531,9 @@ async def test_large_contents_are_streamed_by_their_size(
     await collection.append("doc", chunks)
     assert opened == [1]
     assert await read(collection, "doc") == chunks
+
+
+def test_what_is_sent_in_one_transaction_is_measured_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batches, "BATCH_BYTES", 1000)
+    assert batches.fit_one_batch([Chunk("a" * 400), Chunk("b" * 400)])
+    assert not batches.fit_one_batch([Chunk("й" * 400), Chunk("ц" * 400)])
