@@ -181,6 +181,17 @@ class Database:
             finally:
                 await _reset_and_close(connection)
 
+    @asynccontextmanager
+    async def guard(self) -> AsyncIterator[AsyncConnection]:
+        """A READ COMMITTED transaction that holds locks while its client is busy elsewhere.
+
+        On a connection of its own; it may be idle for as long as that takes.
+        """
+        async with self.connection() as connection:
+            await connection.execute(self._session.begin + FOR_AS_LONG_AS_IT_TAKES, prepare=False)
+            yield connection
+            await _commit(connection)
+
     async def _free(self) -> AsyncConnection:
         while True:
             try:

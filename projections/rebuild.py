@@ -9,7 +9,7 @@ import msgspec
 from psycopg import sql
 
 from chunkstore import catalog, rows
-from chunkstore.database import FOR_AS_LONG_AS_IT_TAKES, Database
+from chunkstore.database import Database
 from chunkstore.errors import Conflict, UnknownModel
 from chunkstore.model import CollectionId, ModelId
 from chunkstore.search_tables import CollectionModel
@@ -49,7 +49,7 @@ async def rebuild(store: ChunkStore, collection: str, model: str | None = None) 
     chosen = next((m for m in models if model in (None, m.name)), None)
     if chosen is None:
         raise UnknownModel(f"model: the collection has no model {model!r}")
-    async with store.database.transaction(FOR_AS_LONG_AS_IT_TAKES) as guard:
+    async with store.database.guard() as guard:
         if not await rows.fetch_value(guard, BESIDE.try_begin, {"table": chosen.search_table}):
             raise Conflict(f"a rebuild of {collection!r} for {chosen.name!r} is running already")
         table = {"table": chosen.search_table}

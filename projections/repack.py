@@ -4,16 +4,15 @@ To vacuum an index costs more than to build it, and a vacuum leaves the table as
 appends and consumers go on; switches, staged rows and erasures wait for the swap, and the swap gives way.
 """
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
 
 import anyio
-from psycopg.errors import LockNotAvailable
+from psycopg.errors import DependentObjectsStillExist, LockNotAvailable, QueryCanceled
 from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
 from chunkstore import catalog, rows
-from chunkstore.database import FOR_AS_LONG_AS_IT_TAKES, Database
-from chunkstore.errors import Conflict, DatabaseError, ServerUnreachable
+from chunkstore.database import Database
+from chunkstore.errors import Conflict, DatabaseError, InsufficientPrivilege
 from chunkstore.model import ChunkId, CollectionId
 from chunkstore.search_tables import CollectionModel
 from chunkstore.statements import load
@@ -26,8 +25,9 @@ REPACK = load("repack")
 _ROWS = 4_000
 _FEW = 200
 _CATCHING_UP = 10
-# Whoever the swap keeps waiting waits no longer than this for somebody whom the swap waits for.
-_BRIEFLY = b"SET LOCAL lock_timeout = '1s';"
+# Whom the swap keeps waiting should not wait long for those whom it waits for. More than the second after
+# which the server has its own vacuum give way.
+_BRIEFLY = b"SET LOCAL lock_timeout = '2s'; SET LOCAL statement_timeout = '10s';"
 _SWAPS = 5
 _LOOK_SECONDS = 1.0
 
@@ -41,48 +41,44 @@ async def repack_due(database: Database) -> int:
     renewed = 0
     for table in await indexes.due_for_renewal(database):
         try:
-            renewed += await (_repack if table.own else indexes.rebuild)(database, table)
-        except ServerUnreachable:
-            raise
-        except DatabaseError:  # say, a view of somebody's keeps the table
+            renewed += table.own and await _repack(database, table)
+            in_place = not table.own
+        except _NotSwapped:
+            in_place = True
+        if in_place:
             renewed += await indexes.rebuild(database, table)
     return renewed
 
 
+class _NotSwapped(Exception):
+    """The live table stays: somebody holds it, a view is on it, or its owner's rights are not ours to use."""
+
+
 async def _repack(database: Database, table: indexes.Table) -> bool:
-    """False where somebody is at the table: the next collection looks again."""
-    async with _alone(database, table.search_table) as alone:
-        if not alone or not await indexes.is_due(database, table):
+    """False where somebody is at the table: the next collection looks again. Raises _NotSwapped."""
+    async with database.guard() as guard:
+        if not await rows.fetch_value(guard, BESIDE.try_begin, {"table": table.search_table}):
+            return False
+        if not await indexes.try_lock(guard, table.search_table):
+            return False
+        await indexes.drop_snapshot(guard)
+        if not await indexes.is_due(database, table):
             return False
         if await _is_held_for_long(database, table.search_table):
             return False
         async with database.transaction() as conn:
             models = await catalog.models_of(conn, table.collection)
-        job = Repack(
-            database, table.collection, next(model for model in models if model.model == table.model)
-        )
+        model = next(model for model in models if model.model == table.model)
+        job = Repack(database, table.collection, model)
         try:
             await job.run()
         except Conflict:  # taken for abandoned, and dropped
             return False
-        except DatabaseError as error:
+        except (DatabaseError, _NotSwapped):
             with suppress(DatabaseError):
                 await job.beside.drop(_BRIEFLY)
-            if not _is_held(error):
-                raise
-            return False
+            raise
     return True
-
-
-@asynccontextmanager
-async def _alone(database: Database, search_table: str) -> AsyncIterator[bool]:
-    """Whether nobody else makes tables beside it, builds its index or vacuums it; nobody begins meanwhile."""
-    async with database.connection() as guard, guard.transaction():
-        await guard.execute(FOR_AS_LONG_AS_IT_TAKES)
-        begun = await rows.fetch_value(guard, BESIDE.try_begin, {"table": search_table})
-        alone = begun and await indexes.try_lock(guard, search_table)
-        await indexes.drop_snapshot(guard)
-        yield alone
 
 
 async def _is_held_for_long(database: Database, search_table: str) -> bool:
@@ -96,7 +92,7 @@ async def _is_held_for_long(database: Database, search_table: str) -> bool:
 
 
 def _is_held(error: BaseException) -> bool:
-    return isinstance(error.__cause__, LockNotAvailable)
+    return isinstance(error.__cause__, LockNotAvailable | QueryCanceled)
 
 
 class Repack:
@@ -115,9 +111,12 @@ class Repack:
     async def run(self) -> None:
         """Copies, builds the index, and swaps.
 
-        Raises Conflict, DatabaseError; the live table is as it was then.
+        Raises Conflict, DatabaseError, _NotSwapped; the live table is as it was then.
         """
-        await self.beside.begin(_BRIEFLY)
+        try:
+            await self.beside.begin(_BRIEFLY)
+        except InsufficientPrivilege as error:  # whose owner the role may not become
+            raise _NotSwapped from error
         await self.copy()
         await indexes.build_beside(self._database, self._model, self.beside.search)
         swapping = AsyncRetrying(
@@ -126,7 +125,12 @@ class Repack:
             stop=stop_after_attempt(_SWAPS),
             reraise=True,
         )
-        await swapping(self._try_to_swap)
+        try:
+            await swapping(self._try_to_swap)
+        except DatabaseError as error:
+            if _is_held(error) or isinstance(error.__cause__, DependentObjectsStillExist):
+                raise _NotSwapped from error
+            raise
 
     async def copy(self) -> None:
         """Copies what only the live table has, some rows a transaction, until that is little."""
@@ -152,6 +156,7 @@ class Repack:
         """Makes up for what changed since, and flips: one transaction under all checkpoints."""
         async with self._database.transaction(_BRIEFLY) as conn:
             await self.beside.keep_others_away(conn)
+            await conn.execute("SET LOCAL statement_timeout TO DEFAULT")
             statement = REPACK.with_tables("left_out", **self._names)
             left_out = {"chunks": await rows.fetch_values(conn, statement)}
             # What is active is waited for: a consumer that gives up for another model holds it. What is not

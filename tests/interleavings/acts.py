@@ -3,13 +3,15 @@
 from contextlib import suppress
 from typing import Any
 
-from chunkstore import catalog, leases
+from chunkstore import catalog, leases, rows
 from chunkstore.errors import Conflict
 from chunkstore.model import Version
 from chunkstore.settings import MAX_K
+from projections.beside import BESIDE
+from projections.indexes import drop_snapshot
 from projections.rebuild import drop_abandoned
 from projections.rebuild import rebuild as rebuild_projection
-from projections.repack import Repack, _alone
+from projections.repack import Repack
 from projections.verify import verify as verify_store
 from tests.interleavings.scenes import Scene
 from tests.interleavings.sides import MODELS, Side
@@ -152,8 +154,9 @@ async def repack(side: Side, scene: Scene) -> Any:
     row = scene.of(side).row
     async with side.database.transaction() as conn:
         model = next(m for m in await catalog.models_of(conn, row.collection) if m.name == MODELS[0].name)
-    async with _alone(side.database, model.search_table) as alone:
-        if alone:
+    async with side.database.guard() as guard:
+        if await rows.fetch_value(guard, BESIDE.try_begin, {"table": model.search_table}):
+            await drop_snapshot(guard)
             with suppress(Conflict):  # taken for abandoned by "drop a killed rebuild"
                 await Repack(side.database, row.collection, model).run()
 

@@ -2,6 +2,7 @@
 
 import anyio
 import pytest
+from psycopg.conninfo import make_conninfo
 
 from chunkstore import Chunk, ChunkStore, Collection
 from chunkstore.errors import Conflict
@@ -54,6 +55,7 @@ async def collected(store: ChunkStore) -> int:
 
 
 SIZE = "SELECT pg_table_size('search_1_1') + pg_indexes_size('search_1_1')"
+OID = "SELECT 'search_1_1'::regclass::oid::bigint"
 ALONE = "SELECT pg_relation_size('search_1_1')"
 
 
@@ -75,9 +77,9 @@ async def test_after_a_collection_the_table_and_its_indexes_are_as_large_as_at_f
 
 async def test_a_table_of_which_little_is_dead_is_left_alone(store: ChunkStore, stale: Collection) -> None:
     assert await collected(store) == 1
-    oid = await value(store, "SELECT 'search_1_1'::regclass::oid::bigint")
+    oid = await value(store, OID)
     assert (await collect(store)).indexes_rebuilt == 0
-    assert await value(store, "SELECT 'search_1_1'::regclass::oid::bigint") == oid
+    assert await value(store, OID) == oid
 
 
 async def test_a_role_that_only_maintains_the_table_rebuilds_its_index_in_place(
@@ -183,12 +185,14 @@ async def test_a_swap_gives_way_to_a_reader_so_that_searches_go_on(
     monkeypatch.setattr(repack, "_is_held_for_long", overlooked)
     monkeypatch.setattr(repack, "_SWAPS", 2)
     await until(store, COUNTED)
-    before = await value(store, ROWS)
+    (table,) = await indexes.due_for_renewal(store.database)
+    before, oid = await value(store, ROWS), await value(store, OID)
     async with store.database.transaction() as reader, anyio.create_task_group() as tasks:
         await reader.execute(b"SELECT FROM search_1_1 LIMIT 1")
 
         async def give_way() -> None:
-            assert await repack_due(store.database) == 0
+            with pytest.raises(repack._NotSwapped):
+                await repack._repack(store.database, table)
             tasks.cancel_scope.cancel()
 
         tasks.start_soon(give_way)
@@ -196,7 +200,7 @@ async def test_a_swap_gives_way_to_a_reader_so_that_searches_go_on(
             with anyio.fail_after(10):
                 assert len(await stale.search(MODEL.embed(["text 3 77"])[0], k=5)) == 5
     assert await value(store, TABLES_BESIDE) == 0
-    assert await value(store, ROWS) == before
+    assert (await value(store, ROWS), await value(store, OID)) == (before, oid)
 
 
 async def test_where_the_server_keeps_the_old_table_its_index_is_rebuilt_in_place(
@@ -222,6 +226,17 @@ async def test_a_few_dead_rows_are_few_though_the_server_has_forgotten_the_other
         await conn.execute(b"DELETE FROM search_1_1 WHERE chunk_id IN (SELECT min(chunk_id) FROM search_1_1)")
     await until(store, "SELECT pg_stat_get_dead_tuples('search_1_1'::regclass) > 0")
     assert await indexes.due_for_renewal(store.database) == []
+
+
+async def test_a_session_of_another_isolation_level_holds_no_snapshot(
+    store: ChunkStore, stale: Collection, dsn: str, schema: str
+) -> None:
+    """The build of the index would wait for it, and it for the build."""
+    await until(store, COUNTED)
+    level = make_conninfo(dsn, options=r"-c default_transaction_isolation=repeatable\ read")
+    async with await ChunkStore.open(level, schema=schema) as other:
+        with anyio.fail_after(30):
+            assert await repack_due(other.database) == 1
 
 
 async def test_a_pool_of_one_connection_is_enough(
