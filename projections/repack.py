@@ -74,9 +74,11 @@ async def _repack(database: Database, table: indexes.Table) -> bool:
             await job.run()
         except Conflict:  # taken for abandoned, and dropped
             return False
-        except (DatabaseError, _NotSwapped):
+        except (DatabaseError, _NotSwapped) as error:
             with suppress(DatabaseError):
                 await job.beside.drop(_BRIEFLY)
+            if _is_held(error):  # before there was anything to swap
+                return False
             raise
     return True
 

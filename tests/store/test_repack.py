@@ -176,6 +176,14 @@ async def test_a_table_that_somebody_reads_for_long_is_left_for_later(
     assert await repack_due(store.database) == 1
 
 
+async def test_a_repack_that_cannot_begin_is_left_for_later(store: ChunkStore, stale: Collection) -> None:
+    await until(store, COUNTED)
+    async with store.database.transaction() as sweep:
+        await sweep.execute(b"SELECT FROM collection_models FOR SHARE")
+        assert await repack_due(store.database) == 0
+    assert await repack_due(store.database) == 1
+
+
 async def test_a_swap_gives_way_to_a_reader_so_that_searches_go_on(
     store: ChunkStore, stale: Collection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
