@@ -57,9 +57,8 @@ class _NotSwapped(Exception):
 async def _repack(database: Database, table: indexes.Table) -> bool:
     """False where somebody is at the table: the next collection looks again. Raises _NotSwapped."""
     async with database.guard() as guard:
-        if not await rows.fetch_value(guard, BESIDE.try_begin, {"table": table.search_table}):
-            return False
-        if not await indexes.try_lock(guard, table.search_table):
+        begun = await rows.fetch_value(guard, BESIDE.try_begin, {"table": table.search_table})
+        if not begun or not await indexes.try_lock(guard, table.search_table):
             return False
         await indexes.drop_snapshot(guard)
         if not await indexes.is_due(database, table):
