@@ -175,6 +175,8 @@ def append_and_interrupt(dsn: str, schema: str) -> None:
         signal.raise_signal(signal.SIGINT)
         yield Chunk("never reached")
 
+    # Who starts the tests in the background of a shell has them ignore it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     with sync.ChunkStore.open(dsn, schema=schema) as store:
         notes = store.collection("notes", model=MODEL)
         with pytest.raises(KeyboardInterrupt):
