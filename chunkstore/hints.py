@@ -1,10 +1,12 @@
-"""Tells waiting processes that the log has grown: a NOTIFY after the commit, a few times a second at most.
+"""Tells waiting processes that the log has grown: a NOTIFY after the commit, ten times a second at most.
 
 A hint and no more: who misses one finds the events by polling, so it works through pgbouncer too. It is
 sent in a transaction of its own, because a NOTIFY inside an append takes an instance-wide lock at commit.
 """
 
 import asyncio
+import math
+from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from hashlib import blake2b
@@ -17,6 +19,7 @@ from chunkstore.database import Database
 from chunkstore.errors import ChunkstoreError
 
 QUIET_SECONDS = 0.1
+_AT_ONCE = 2
 FIRST_POLL = 0.02
 LONGEST_POLL = 2.0
 _QUIET_AT_MOST = 60.0
@@ -28,13 +31,16 @@ def channel(schema: str) -> str:
 
 
 class Hints:
-    """Sends a hint at once, and then one for all that come within a tenth of a second."""
+    """Sends two hints at once, and then one for all that come within a tenth of a second.
+
+    Two, because a process that appends and embeds has an append to tell of, and its vectors soon after.
+    """
 
     def __init__(self, database: Database) -> None:
         self._database = database
         self._sending: asyncio.Task[None] | None = None
         self._asked = False
-        self._quiet_until = 0.0
+        self._sent = deque([-math.inf] * _AT_ONCE, maxlen=_AT_ONCE)
 
     def give(self) -> None:
         """Asks for a hint to be sent; call it after a commit."""
@@ -49,8 +55,8 @@ class Hints:
 
     async def _send(self) -> None:
         while self._asked:
-            await asyncio.sleep(max(0.0, self._quiet_until - monotonic()))
-            self._quiet_until = monotonic() + QUIET_SECONDS
+            await asyncio.sleep(max(0.0, self._sent[0] + _AT_ONCE * QUIET_SECONDS - monotonic()))
+            self._sent.append(monotonic())
             self._asked = False  # before it is sent: what commits meanwhile needs one of its own
             try:
                 async with self._database.transaction() as conn:

@@ -130,6 +130,7 @@ class EmbeddingConsumer:
             batching=self._batching,
             lease_seconds=self._lease_seconds,
             model_seconds=self._model_seconds,
+            on_settled=self._store.hints.give,
             on_outage=self._on_outage,
         )
         await loop.run(drain=drain, stop=stop)
@@ -257,8 +258,6 @@ class _Embedding:
         stored = await embeddings.complete(conn, lease, self._known.model, ids, vectors, finished=finished)
         self._report.stored += len(stored)
         self._report.ranges += finished
-        if stored:
-            self._store.hints.give()
         if self._on_progress is not None:
             self._on_progress(self._report)
 

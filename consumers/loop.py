@@ -78,7 +78,8 @@ class Handler(Protocol[W, R]):
 class Loop:
     """Runs a handler over a group's ranges of at most `batching.size` chunks, leased for `lease_seconds`.
 
-    A turn of the handler's work may take `model_seconds`, and a tenth more.
+    A turn of the handler's work may take `model_seconds`, and a tenth more. `on_settled` is called after the
+    commit of each range's result.
     """
 
     def __init__(
@@ -90,6 +91,7 @@ class Loop:
         batching: Batching,
         lease_seconds: float,
         model_seconds: float,
+        on_settled: Callable[[], None] | None = None,
         on_outage: Callable[[ModelUnavailable], None] | None = None,
     ) -> None:
         self._database = database
@@ -98,6 +100,7 @@ class Loop:
         self._batching = batching
         self._lease_seconds = lease_seconds
         self._model_seconds = model_seconds
+        self._on_settled = on_settled
         self._on_outage = on_outage
         self._error: ModelRefused | ModelHangs | None = None
         self._owner = f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:8]}"
@@ -239,6 +242,8 @@ class Loop:
 
                 try:
                     await persistently(settle, stop)
+                    if self._on_settled is not None:
+                        self._on_settled()
                 except LeaseLost:
                     pass  # somebody else has the range, and nothing of ours was written (invariant 8)
                 finally:
