@@ -137,9 +137,7 @@ async def _write_whole(
         write.collection,
         state,
         committed.version,
-        added=stored.added,
-        shared=stored.shared,
-        carried=stored.carried,
+        stored=stored,
         manifest=stored.segments,
         then=[versions.committed_event(state, committed.version)],
     )
@@ -166,7 +164,7 @@ async def _settled(
         write.collection,
         state,
         state.latest,
-        shared=state.latest_segments,
+        stored=Stored(shared=state.latest_segments),
         manifest=state.latest_segments,
     )
     return _value(write, state, state.latest, kept, unchanged=True)
@@ -224,9 +222,7 @@ async def _add_batch(
             write.collection,
             state,
             version,
-            added=stored.added,
-            shared=stored.shared,
-            carried=stored.carried,
+            stored=stored,
             manifest=extended.segments,
         )
 
@@ -251,9 +247,7 @@ async def _commit(
             write.collection,
             state,
             version,
-            added=stored.added,
-            shared=stored.shared,
-            carried=stored.carried,
+            stored=stored,
             manifest=whole.segments,
             then=[versions.committed_event(state, version)],
         )

@@ -215,7 +215,7 @@ async def _backfill_file(conn: AsyncConnection[Any], file: FileId, model: ModelI
     await conn.execute(versions.VERSIONS.lock_known_file, {"file": file})
     partition = await rows.fetch_value(conn, COLLECTIONS.partition_of, {"file": file})
     for needed in await rows.fetch_all(conn, COLLECTIONS.open_and_target, {"file": file}, row=_Needed):
-        missing = await chunks.unembedded(conn, file, segments=needed.segments, chunks=[], models=[model])
+        missing = await chunks.unembedded(conn, file, segments=needed.segments, models=[model])
         events = [
             *log.runs_of(file, needed.version, missing),
             FileBackfilled(file=file, version=needed.version, model=model),

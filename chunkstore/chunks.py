@@ -15,6 +15,7 @@ from psycopg import AsyncConnection
 from psycopg.copy import AsyncLibpqWriter
 
 from chunkstore import inputs, rows
+from chunkstore.arrays import Bigints
 from chunkstore.model import Chunk, ChunkId, FileId, ModelId, Place, SegmentId
 from chunkstore.settings import EVENT_CHUNKS
 from chunkstore.statements import load
@@ -143,16 +144,22 @@ async def unembedded(
     file: FileId,
     *,
     segments: Sequence[SegmentId],
-    chunks: Sequence[ChunkId],
+    chunks: Sequence[ChunkId] = (),
+    found_in: Sequence[SegmentId] = (),
     models: Iterable[ModelId],
 ) -> list[ChunkId]:
-    """The chunks, among those given and the segments', that some model lacks, in order of id."""
+    """The chunks, among those given and the segments', that some model lacks, in order of id.
+
+    `found_in` are segments that together hold all of `chunks`, if they are known: where all of them are
+    active, none of the chunks is looked up (rule 16).
+    """
     if not segments and not chunks:
         return []
     params = {
         "file": file,
         "segments": list(segments),
-        "chunks": list(chunks),
+        "chunks": Bigints(chunks),
+        "found_in": list(found_in),
         "models": list(models),
     }
     return await rows.fetch_value(conn, CHUNKS.unembedded, params)

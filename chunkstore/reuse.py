@@ -28,12 +28,13 @@ async def store_segments(
     known = {} if is_new_file else await manifests.known_segments(conn, state.file, drafts)
     fresh = {draft.digest: draft for draft in drafts if draft.digest not in known}
     wanted = {chunk.hash: chunk for draft in fresh.values() for chunk in draft.chunks}
-    if is_new_file or not wanted:
-        held: dict[bytes, ChunkId] = {}
-    elif streamed:
-        held = await payload.find_by_hash(conn, state.file, wanted.values())
-    else:
-        held = await _match(conn, state, wanted, known)
+    held: dict[bytes, ChunkId] = {}
+    held_in: set[SegmentId] = set()
+    if wanted and not is_new_file:
+        if streamed:
+            held = await payload.find_by_hash(conn, state.file, wanted.values())
+        else:
+            held, held_in = await _match(conn, state, wanted, known)
     missing = [chunk for digest, chunk in wanted.items() if digest not in held]
     added = await payload.insert(conn, state.file, missing, len(missing))
     if fresh:
@@ -47,6 +48,7 @@ async def store_segments(
         shared=sorted({numbers[draft.digest] for draft in drafts if draft.digest in known}),
         added=list(added.values()),
         carried=[held[digest] for digest in wanted if digest in held],
+        carried_from=sorted(held_in),
         chunks=sum(len(draft.chunks) for draft in drafts),
     )
 
@@ -60,9 +62,7 @@ async def store_first_segments(
     return Stored(
         segments=[numbers[draft.digest] for draft in drafts],
         bases=[draft.bases for draft in drafts],
-        shared=[],
         added=list(chunks.values()),
-        carried=[],
         chunks=sum(len(draft.chunks) for draft in drafts),
     )
 
@@ -72,20 +72,23 @@ async def _match(
     state: FileState,
     wanted: dict[bytes, Prepared],
     known: dict[bytes, SegmentId],
-) -> dict[bytes, ChunkId]:
+) -> tuple[dict[bytes, ChunkId], set[SegmentId]]:
     """Finds the file's chunks in the segments of its latest version and target, matched in the client.
 
     The segments that the append rewrites come first; a few chunks that are still unknown then, which may
-    have moved in from a segment that stays, are looked up by index, many in the segments that stay.
+    have moved in from a segment that stays, are looked up by index, many in the segments that stay. With
+    them, the segments that all were found in; none where the index found one.
     """
     listed = {*state.latest_segments, *state.target_segments}
     staying = listed & set(known.values())
-    found = await manifests.hashes_of(conn, listed - staying)
+    rewritten = listed - staying
+    found = await manifests.hashes_of(conn, rewritten)
     held = {digest: found[digest] for digest in wanted if digest in found}
     unknown = [chunk for digest, chunk in wanted.items() if digest not in held]
     if not unknown or not staying:
-        return held
+        return held, rewritten
     if len(unknown) <= 64 * len(staying):
-        return held | await payload.find_by_hash(conn, state.file, unknown)
+        by_hash = await payload.find_by_hash(conn, state.file, unknown)
+        return held | by_hash, set() if by_hash else rewritten
     found = await manifests.hashes_of(conn, staying)
-    return held | {chunk.hash: found[chunk.hash] for chunk in unknown if chunk.hash in found}
+    return held | {chunk.hash: found[chunk.hash] for chunk in unknown if chunk.hash in found}, listed

@@ -50,15 +50,17 @@ class FileState(msgspec.Struct, frozen=True):
 class Stored(msgspec.Struct, frozen=True):
     """What storing a batch of segments came to."""
 
-    segments: list[SegmentId]
-    bases: list[Bases]
-    shared: list[SegmentId]
+    segments: list[SegmentId] = []
+    bases: list[Bases] = []
+    shared: list[SegmentId] = []
     """Segments that the file held already."""
-    added: list[ChunkId]
+    added: list[ChunkId] = []
     """Chunks that the file lacked."""
-    carried: list[ChunkId]
+    carried: list[ChunkId] = []
     """Chunks that the file held already, in segments that are new."""
-    chunks: int
+    carried_from: list[SegmentId] = []
+    """The segments that hold all of `carried`; none where some were found by their hash."""
+    chunks: int = 0
 
     @property
     def reused(self) -> int:
@@ -66,7 +68,7 @@ class Stored(msgspec.Struct, frozen=True):
         return self.chunks - len(self.added)
 
 
-NOTHING_STORED = Stored([], [], [], [], [], 0)
+NOTHING_STORED = Stored()
 
 
 class Committed(msgspec.Struct, frozen=True):
@@ -252,26 +254,31 @@ async def log_version(
     state: FileState,
     version: int,
     *,
-    added: Sequence[ChunkId] = (),
-    shared: Sequence[SegmentId] = (),
-    carried: Sequence[ChunkId] = (),
+    stored: Stored = NOTHING_STORED,
     manifest: Sequence[SegmentId] = (),
     then: Sequence[Event] = (),
 ) -> None:
     """Logs every chunk that some model lacks, then the events of `then`.
 
-    `added` is new and lacks every embedding; `shared` segments and `carried` chunks are looked up (rule 8).
-    The models are read again under the partition's lock: for one that came meanwhile, the whole `manifest`
-    is looked up (rule 9).
+    What was added is new and lacks every embedding; shared segments and carried chunks are looked up
+    (rule 8). The models are read again under the partition's lock: for one that came meanwhile, the whole
+    `manifest` is looked up (rule 9).
     """
     missing = set(
-        await chunks.unembedded(conn, state.file, segments=shared, chunks=carried, models=state.models)
+        await chunks.unembedded(
+            conn,
+            state.file,
+            segments=stored.shared,
+            chunks=stored.carried,
+            found_in=stored.carried_from,
+            models=state.models,
+        )
     )
-    events = [*_appended(state, version, added, missing), *then]
+    events = [*_appended(state, version, stored.added, missing), *then]
     late = await log.append_unless_late(conn, state.partition, collection, state.models, events)
     if late:
-        missing |= set(await chunks.unembedded(conn, state.file, segments=manifest, chunks=[], models=late))
-        await log.append(conn, state.partition, [*_appended(state, version, added, missing), *then])
+        missing |= set(await chunks.unembedded(conn, state.file, segments=manifest, models=late))
+        await log.append(conn, state.partition, [*_appended(state, version, stored.added, missing), *then])
 
 
 def _appended(
@@ -307,7 +314,7 @@ async def roll_back(conn: AsyncConnection[Any], collection: CollectionId, state:
         collection,
         state,
         to,
-        shared=manifest.segments,
+        stored=Stored(shared=manifest.segments),
         manifest=manifest.segments,
         then=[TargetChanged(file=state.file, version=to, previous=state.target)],
     )

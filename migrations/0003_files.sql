@@ -70,34 +70,49 @@ END
 $$;
 
 -- The chunks that some of the models have neither embedded nor been told to do without, among `_chunks`
--- and the segments' chunks. A segment that the model's active version lists is complete (rules 8 and 16).
-CREATE FUNCTION unembedded(_file bigint, _segments bigint[], _chunks bigint[], _models integer[])
-RETURNS bigint[]
+-- and the segments' chunks. A segment that the model's active version lists is complete (rules 8 and 16), and
+-- so are `_chunks` where all of them are in `_found_in` and it lists all of those.
+CREATE FUNCTION unembedded(
+    _file bigint, _segments bigint[], _chunks bigint[], _found_in bigint[], _models integer[]
+) RETURNS bigint[]
 STABLE LANGUAGE plpgsql SET plan_cache_mode = force_custom_plan AS $$
 BEGIN
     RETURN (
         SELECT coalesce(array_agg(DISTINCT c.chunk_id ORDER BY c.chunk_id), '{}')
         FROM unnest(_models) AS m (model)
         CROSS JOIN LATERAL (
+            SELECT ARRAY(
+                SELECT unnest(v.segments)
+                FROM active_versions a
+                JOIN versions v ON v.file = a.file AND v.version = a.version
+                WHERE a.file = _file AND a.model = m.model
+            ) AS segments
+            OFFSET 0
+        ) AS active
+        CROSS JOIN LATERAL (
+            SELECT ARRAY(
+                SELECT d.chunk_id
+                FROM dead_letters d
+                WHERE d.file = _file AND d.model = m.model AND d.state = 'open'
+            ) AS chunks
+            OFFSET 0
+        ) AS given_up
+        CROSS JOIN LATERAL (
             SELECT unnest(s.chunks)
             FROM segments s
             WHERE s.segment = ANY (ARRAY(
                 SELECT unnest(_segments)
                 EXCEPT
-                SELECT unnest(v.segments)
-                FROM active_versions a
-                JOIN versions v ON v.file = a.file AND v.version = a.version
-                WHERE a.file = _file AND a.model = m.model
+                SELECT unnest(active.segments)
             ))
             UNION ALL
             SELECT unnest(_chunks)
+            WHERE _found_in = '{}' OR EXISTS (SELECT unnest(_found_in) EXCEPT SELECT unnest(active.segments))
             UNION ALL
-            -- Taken back after its segment had become active without it, and given up again.
-            SELECT unnest(named_by(_file, _segments, ARRAY(
-                SELECT d.chunk_id
-                FROM dead_letters d
-                WHERE d.file = _file AND d.model = m.model AND d.state = 'open'
-            )))
+            -- Taken back after it had become active without its vector, and given up again.
+            SELECT unnest(named_by(_file, _segments, given_up.chunks))
+            UNION ALL
+            SELECT unnest(given_up.chunks) INTERSECT SELECT unnest(_chunks)
         ) AS c (chunk_id)
         WHERE NOT EXISTS (
                   SELECT FROM embeddings e

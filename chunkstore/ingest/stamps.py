@@ -19,6 +19,7 @@ from chunkstore.database import BY_INDEX
 from chunkstore.errors import UnknownFile
 from chunkstore.ingest.frames import Opened
 from chunkstore.statements import load
+from chunkstore.versions import Stored
 
 SOURCES = load("sources")
 
@@ -95,8 +96,8 @@ async def log_again(collection: Collection, stamp: Stamp) -> bool:
             return False
         if not state.latest == state.target == stamp.version:
             return False
-        segments = state.latest_segments
-        await versions.log_version(conn, row, state, stamp.version, shared=segments, manifest=segments)
+        held = Stored(shared=state.latest_segments)
+        await versions.log_version(conn, row, state, stamp.version, stored=held, manifest=held.shared)
     collection.store.hints.give()
     return True
 

@@ -29,4 +29,4 @@ WHERE chunk_id = ANY (%(ids)s);
 
 -- name: unembedded
 -- The chunks of a file that a model of the collection still lacks (rules 8 and 9).
-SELECT unembedded(%(file)s, %(segments)s, %(chunks)s, %(models)s);
+SELECT unembedded(%(file)s, %(segments)s, %(chunks)b::bigint[], %(found_in)s, %(models)s);

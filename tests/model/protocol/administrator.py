@@ -44,7 +44,7 @@ def _back_fill(rules: Rules, model: str) -> Steps:
     for file in known:
         yield files.lock_known(file)
         lacking, partition = yield Statement(
-            f"find what {file} lacks", lambda session, file=file: _lacking(session, file, model)
+            f"find what {file} lacks", lambda session, file=file: _lacking(rules, session, file, model)
         )
         events: list[Event] = []
         for version, missing in lacking:
@@ -55,7 +55,9 @@ def _back_fill(rules: Rules, model: str) -> Steps:
         yield COMMIT_AT_ONCE
 
 
-def _lacking(session: Session, file: str, model: str) -> tuple[tuple[tuple[int, tuple[str, ...]], ...], int]:
+def _lacking(
+    rules: Rules, session: Session, file: str, model: str
+) -> tuple[tuple[tuple[int, tuple[str, ...]], ...], int]:
     """What the open versions and the target lack."""
     target = session.get("files", file).target
     needed = {
@@ -64,7 +66,7 @@ def _lacking(session: Session, file: str, model: str) -> tuple[tuple[tuple[int, 
         if version.state == "open" or number == target
     }
     lacking = tuple(
-        (number, files.unembedded(session, file, version.segments, (), [model]))
+        (number, files.unembedded(rules, session, file, version.segments, [model]))
         for number, version in needed.items()
     )
     return lacking, log.partition_of(session, file)

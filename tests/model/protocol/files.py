@@ -4,6 +4,7 @@ from collections.abc import Collection, Generator, Iterable
 from typing import Any
 
 from tests.model.protocol.postgres import NO_KEY_UPDATE, Session, Statement
+from tests.model.protocol.rules import Rules
 from tests.model.protocol.schema import Version
 
 
@@ -63,11 +64,18 @@ def needed_segments(session: Session, file: str, *, with_open: bool = True) -> s
 
 
 def unembedded(
-    session: Session, file: str, segments: Iterable[str], chunks: Iterable[str], models: Collection[str]
+    rules: Rules,
+    session: Session,
+    file: str,
+    segments: Iterable[str],
+    models: Collection[str],
+    chunks: Collection[str] = (),
+    found_in: Collection[str] = (),
 ) -> tuple[str, ...]:
     """The chunks that some of the models have neither embedded nor been told to do without.
 
-    Segments of the model's active version are complete; its open dead letters are not (rules 8 and 16).
+    Segments of the model's active version are complete, and so are `chunks` where they all are in
+    `found_in` and it lists all of those; its open dead letters are not (rules 8 and 16).
     """
     embeddings, dead = session.rows("embeddings"), session.rows("dead_letters")
     segments = list(segments)
@@ -78,9 +86,11 @@ def unembedded(
         given_up = [
             chunk
             for (chunk, of), state in dead.items()
-            if of == model and state == "open" and chunk in chunks_of(session, segments)
+            if of == model and state == "open" and (chunk in chunks_of(session, segments) or chunk in chunks)
         ]
-        for chunk in (*chunks_of(session, [s for s in segments if s not in complete]), *chunks, *given_up):
+        taken = found_in and (complete.issuperset(found_in) or not rules.keep("16 carried"))
+        asked = () if taken else chunks
+        for chunk in (*chunks_of(session, [s for s in segments if s not in complete]), *asked, *given_up):
             if (chunk, model) not in embeddings and dead.get((chunk, model)) != "discarded":
                 missing.add(chunk)
     return tuple(sorted(missing))

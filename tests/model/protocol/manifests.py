@@ -26,10 +26,12 @@ class State(NamedTuple):
 class Stored(NamedTuple):
     """What storing some segments came to."""
 
-    segments: tuple[str, ...]
-    shared: tuple[str, ...]
-    added: tuple[str, ...]
-    carried: tuple[str, ...]
+    segments: tuple[str, ...] = ()
+    shared: tuple[str, ...] = ()
+    added: tuple[str, ...] = ()
+    carried: tuple[str, ...] = ()
+    carried_from: tuple[str, ...] = ()
+    """Segments that hold all that is carried; none where that is not known."""
 
 
 def read_state(file: str, idempotency_key: str | None, *, quiet: bool = True) -> Statement:
@@ -51,10 +53,11 @@ def read_state(file: str, idempotency_key: str | None, *, quiet: bool = True) ->
 # --- storing --------------------------------------------------------------------------------------
 
 
-def store(rules: Rules, file: str, number: int, runs: Sequence[str]) -> Statement:
+def store(rules: Rules, file: str, number: int, runs: Sequence[str], state: State | None = None) -> Statement:
     """Stores the segments and chunks that the file lacks, for version `number`, and names what it holds.
 
-    A segment is known only if an open or uncollected version lists it: another may be half swept.
+    A segment is known only if an open or uncollected version lists it: another may be half swept. Chunks are
+    matched in the segments of the latest version and of the target of `state`, else looked up by hash.
     """
 
     def run(session: Session) -> Stored:
@@ -88,7 +91,14 @@ def store(rules: Rules, file: str, number: int, runs: Sequence[str]) -> Statemen
                 session.insert("segments", known[letters], Segment(file, chunks, letters))
             segments.append(known[letters])
         shared = tuple(sorted({segment for segment in segments if segment in live}))
-        return Stored(tuple(segments), shared, tuple(added), tuple(carried))
+        listed = {
+            segment
+            for version in ((state.latest, state.target) if state else ())
+            for segment in files.segments_of(session, file, version)
+            if segment not in segments
+        }
+        held_in = listed if set(carried) <= set(files.chunks_of(session, sorted(listed))) else set[str]()
+        return Stored(tuple(segments), shared, tuple(added), tuple(carried), tuple(sorted(held_in)))
 
     return Statement("store its chunks and segments", run, quiet=True)
 
@@ -108,13 +118,13 @@ def log_version(
     """Logs every chunk that some model lacks (rules 8 and 9), then the events of `then`."""
     missing: set[str] = set()
     if look_up and (stored.shared or stored.carried):
-        missing.update((yield _look_up(file, stored.shared, stored.carried, models)))
+        missing.update((yield _look_up(rules, file, stored, models)))
     if rules.keep("1 head"):
         yield log.lock_partition(partition)
     if rules.keep("9"):
         now = yield Statement("read the models again", lambda s: tuple(sorted(s.rows("models"))), quiet=True)
         if late := tuple(model for model in now if model not in models):
-            missing.update((yield _look_up(file, manifest, (), late)))
+            missing.update((yield _look_up(rules, file, Stored(shared=tuple(manifest)), late)))
     events = [
         *log.run(file, version, stored.added),
         *log.run(file, version, sorted(missing - set(stored.added))),
@@ -124,10 +134,13 @@ def log_version(
         yield from log.append(rules, partition, events, locked=rules.keep("1 head"))
 
 
-def _look_up(file: str, segments: Sequence[str], chunks: Sequence[str], models: Sequence[str]) -> Statement:
-    return Statement(
-        "find what the models lack", lambda session: files.unembedded(session, file, segments, chunks, models)
-    )
+def _look_up(rules: Rules, file: str, stored: Stored, models: Sequence[str]) -> Statement:
+    def run(session: Session) -> tuple[str, ...]:
+        return files.unembedded(
+            rules, session, file, stored.shared, models, stored.carried, stored.carried_from
+        )
+
+    return Statement("find what the models lack", run)
 
 
 def committed(rules: Rules, file: str, number: int, state: State) -> Event:

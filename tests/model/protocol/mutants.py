@@ -85,6 +85,7 @@ MUTANTS = (
     Mutant("15 not what the event names", "a switch goes to the version that the event names", PROJECTORS, "invariant 7"),
     Mutant("15 complete", "a switch does not ask what is embedded", CONSUMERS, "invariant 6"),
     Mutant("16 cursor", "the cursor stays where the target changed", "a rebuild against a switch", "invariant 6"),
+    Mutant("16 carried", "what is carried from any version is taken for complete", "an append takes on what a roll back superseded", "invariant 5"),
     Mutant("16 from state", "embedded events are counted", "two writers of one file, a consumer, a projector", "invariant 6"),
     Mutant("16 chunks_embedded", "embedded events are no reason to look", CONSUMERS, "invariant 13"),
     Mutant("16 version_committed", "commits are no reason to look", "a file is deleted while it is embedded", "invariant 13"),

@@ -108,6 +108,17 @@ def _of_writers() -> list[Scenario]:
             (*writers(call(append, "A", "aX")), *consumers(), *projectors()),
         ),
         Scenario(
+            "an append takes on what a roll back superseded",
+            lived(a),
+            (
+                *writers(
+                    (call(append, "A", "ab"), call(roll_back, "A", 1), call(append, "A", "abc")),
+                ),
+                *consumers(),
+                *projectors(),
+            ),
+        ),
+        Scenario(
             "an append after a roll back",
             lived(a, call(append, "A", "b")),
             (*writers((call(roll_back, "A", 1), call(append, "A", "b"))), *consumers(), *projectors()),

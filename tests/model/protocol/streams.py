@@ -158,7 +158,7 @@ def commit(
         quiet=True,
     )
     yield from log_version(
-        rules, file, partition, number, state.models, Stored((), (), (), ()), segments,
+        rules, file, partition, number, state.models, Stored(), segments,
         [committed(rules, file, number, state)],
     )  # fmt: skip
     yield COMMIT_AT_ONCE
@@ -174,7 +174,7 @@ def _unchanged(rules: Rules, file: str, number: int, state: State) -> Steps:
     )
     yield from log_version(
         rules, file, partition, state.latest, state.models,
-        Stored(segments, tuple(sorted(set(segments))), (), ()), segments,
+        Stored(segments, tuple(sorted(set(segments)))), segments,
         [Event("version_abandoned", 1, file, number)],
     )  # fmt: skip
     yield COMMIT_AT_ONCE

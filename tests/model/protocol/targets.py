@@ -28,7 +28,7 @@ def roll_back(rules: Rules, key: str, to: int) -> Steps:
     yield Statement(
         f"make version {to} the target", lambda session: _set_target(session, file, to), quiet=True
     )
-    stored = Stored(segments, tuple(sorted(set(segments))), (), ())
+    stored = Stored(segments, tuple(sorted(set(segments))))
     yield from log_version(
         rules, file, partition, to, state.models, stored, segments,
         [Event("target_changed", 1, file, to, previous=state.target)], look_up=rules.keep("8 rollback"),

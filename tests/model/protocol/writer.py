@@ -72,7 +72,7 @@ def append(
     number, partition = yield Statement(
         "take a number", lambda session: number_of(rules, session, file), quiet=True
     )
-    stored = yield store(rules, file, number, content.split("|") if content else ())
+    stored = yield store(rules, file, number, content.split("|") if content else (), state)
     yield Statement(
         f"write version {number}",
         lambda session: _insert_committed(session, file, number, stored, expected),
@@ -115,7 +115,7 @@ def _settled(
         lambda s: (files.segments_of(s, file, state.latest), log.partition_of(s, file)),
         quiet=True,
     )
-    stored = Stored(segments, tuple(sorted(set(segments))), (), ())
+    stored = Stored(segments, tuple(sorted(set(segments))))
     yield from log_version(
         rules,
         file,

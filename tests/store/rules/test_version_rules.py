@@ -6,7 +6,7 @@ import anyio
 import pytest
 
 from chunkstore import append as appending
-from chunkstore import catalog, embeddings, leases, versions
+from chunkstore import catalog, embeddings, leases, reuse, versions
 from chunkstore.errors import DatabaseError, IdempotencyKeyReused, StaleVersion, UnknownFile, VersionFenced
 from chunkstore.model import Chunk, Version
 from chunkstore.models import open_model
@@ -370,7 +370,14 @@ async def test_rule_07_two_tries_at_once_are_one_version(world: World) -> None:
 # --- rule 8: every chunk of the manifest that has no embedding is logged ---------------------------
 
 LOOK_UP = """missing = set(
-        await chunks.unembedded(conn, state.file, segments=shared, chunks=carried, models=state.models)
+        await chunks.unembedded(
+            conn,
+            state.file,
+            segments=stored.shared,
+            chunks=stored.carried,
+            found_in=stored.carried_from,
+            models=state.models,
+        )
     )"""
 
 
@@ -420,7 +427,7 @@ UNCHANGED_LOGS = """await versions.log_version(
         write.collection,
         state,
         state.latest,
-        shared=state.latest_segments,
+        stored=Stored(shared=state.latest_segments),
         manifest=state.latest_segments,
     )"""
 
@@ -478,6 +485,103 @@ async def test_rule_08_an_unchanged_append_retries_a_dead_letter_of_what_is_acti
 async def test_without_rule_08_a_dead_letter_of_what_is_active_stays(world: World) -> None:
     await world.without("unembedded", "d.state = 'open'", "false")
     assert await a_dead_letter_in_what_is_active(world) == ["good"]
+
+
+async def a_carried_chunk_given_up_in_what_is_active(world: World) -> list[str]:
+    """The same, and the append adds a chunk: the one given up is carried from a segment that is active."""
+    await world.append("doc", "bad", "good")
+    lease = await world.claimed()
+    bad, good = await world.chunk("bad"), await world.chunk("good")
+    async with world.store.database.transaction() as conn:
+        await world.complete(Session(conn), lease, [good], finished=False)
+        await embeddings.dead_letter(conn, lease, world.model, bad, attempts=3, error="no")
+    await world.collection.discard(bad)
+    assert await world.activate("doc") == {"doc": "active"}
+    await world.collection.retry(bad)
+    await given_up(world, "bad")
+    await world.append("doc", "bad", "good", "new")
+    await world.drain()
+    return await embedded(world)
+
+
+async def test_rule_08_a_carried_dead_letter_of_what_is_active_is_retried(world: World) -> None:
+    assert await a_carried_chunk_given_up_in_what_is_active(world) == ["bad", "good", "new"]
+
+
+async def test_without_rule_08_a_carried_dead_letter_stays(world: World) -> None:
+    await world.without(
+        "unembedded",
+        "SELECT unnest(given_up.chunks) INTERSECT SELECT unnest(_chunks)",
+        "SELECT 0 WHERE false",
+    )
+    assert await a_carried_chunk_given_up_in_what_is_active(world) == ["good", "new"]
+
+
+async def a_skipped_chunk_is_carried_from_the_latest(world: World) -> list[str]:
+    """A rollback supersedes the latest before it is embedded; the next append carries its chunk on."""
+    await world.append("doc", "one")
+    await world.drain()
+    assert await world.activate("doc") == {"doc": "active"}
+    await world.append("doc", "one", "two")
+    await world.collection.rollback("doc", 1)
+    await world.drain()
+    await world.append("doc", "one", "two", "three")
+    await world.drain()
+    return await embedded(world)
+
+
+async def test_rule_08_a_chunk_carried_from_a_latest_that_is_not_active_is_looked_up(world: World) -> None:
+    assert await a_skipped_chunk_is_carried_from_the_latest(world) == ["one", "three", "two"]
+
+
+async def test_without_rule_08_a_chunk_carried_from_a_latest_is_never_embedded(world: World) -> None:
+    await world.without(
+        "unembedded", "EXISTS (SELECT unnest(_found_in) EXCEPT SELECT unnest(active.segments))", "false"
+    )
+    assert await a_skipped_chunk_is_carried_from_the_latest(world) == ["one", "three"]
+
+
+async def a_skipped_chunk_is_found_by_its_hash(world: World) -> list[str]:
+    """Version 2 is active without a chunk that was never embedded; version 3 takes it back."""
+    world.monkeypatch.setattr("chunkstore.batches.BATCH_CHUNKS", 4096)  # at once, not streamed
+    long = [f"line {i}" for i in range(3000)]
+    await world.append("doc", *long, "two")
+    await world.append("doc", *long)
+    await world.drain()
+    assert await world.activate("doc") == {"doc": "active"}
+    await world.append("doc", *long, "two", "three")
+    await world.drain()
+    return [content for content in await embedded(world) if not content.startswith("line")]
+
+
+async def test_rule_08_a_chunk_found_by_its_hash_is_looked_up(world: World) -> None:
+    assert await a_skipped_chunk_is_found_by_its_hash(world) == ["three", "two"]
+
+
+async def test_without_rule_08_a_chunk_found_by_its_hash_is_taken_for_active(world: World) -> None:
+    world.without_python(reuse, "_match", "set() if by_hash else rewritten", "rewritten")
+    assert await a_skipped_chunk_is_found_by_its_hash(world) == ["three"]
+
+
+async def logged_beside_what_is_carried(world: World) -> int:
+    """How many chunks an append logs whose segment holds two more, of the active version."""
+    await world.append("doc", "one", "two")
+    await world.drain()
+    assert await world.activate("doc") == {"doc": "active"}
+    observer = await world.observer()
+    await observer.conn.execute(b"DELETE FROM embeddings")  # so that a look would find them lacking
+    await world.append("doc", "one", "two", "three")
+    runs = "SELECT sum(n) FROM events WHERE type = 'chunks_appended' AND version = 2"
+    return await world.value(runs)
+
+
+async def test_rule_16_what_is_carried_from_the_active_version_is_not_looked_up(world: World) -> None:
+    assert await logged_beside_what_is_carried(world) == 1
+
+
+async def test_without_rule_16_what_is_carried_is_looked_up(world: World) -> None:
+    await world.without("unembedded", "_found_in = '{}' OR", "true OR")
+    assert await logged_beside_what_is_carried(world) == 3
 
 
 async def test_rule_08_an_unchanged_append_does_not_retry_what_was_discarded(world: World) -> None:
