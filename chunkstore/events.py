@@ -120,7 +120,7 @@ class ServingModelChanged(Event, frozen=True, kw_only=True, tag="serving_model_c
 
 
 class Unknown(Event, frozen=True, kw_only=True, tag="unknown"):
-    """An event of a newer chunkstore: kept, skipped, never an error."""
+    """An event of a newer chunkstore, or one that cannot be read: kept, skipped, never an error."""
 
     name: str
 
@@ -164,21 +164,26 @@ def decode(
     file: int | None,
     version: int | None,
     chunks: list[int] | None,
-    data: dict[str, Any] | None,
+    data: Any,
 ) -> Event:
     """The event of one row of the log.
 
-    A type that this code does not know becomes `Unknown`; fields that a newer shape added are dropped,
-    fields that an older shape lacks take their defaults.
+    A type that this code does not know becomes `Unknown`, and so does a row without its type's shape, which
+    no code of ours wrote: one row must not stop whoever follows the log. Fields that a newer shape added are
+    dropped, fields that an older shape lacks take their defaults.
     """
+    unknown = Unknown(file=_file(file), version=version, name=name)
     kind = KNOWN.get(name)
-    if kind is None:
-        return Unknown(file=_file(file), version=version, name=name)
-    fields = dict(data or {}, file=file, version=version)
+    if kind is None or not isinstance(data, dict | None):
+        return unknown
+    fields: dict[str, Any] = {**(data or {}), "file": file, "version": version}
     if chunks is not None:
         fields["chunks"] = chunks
     fields["type"] = name
-    return msgspec.convert(fields, kind)
+    try:
+        return msgspec.convert(fields, kind)
+    except msgspec.ValidationError:
+        return unknown
 
 
 def _file(file: int | None) -> FileId | None:

@@ -36,7 +36,7 @@ class _Row(msgspec.Struct, frozen=True):
     version: int | None
     first_chunk: int | None
     chunks: list[int] | None
-    data: dict[str, Any] | None
+    data: Any
 
 
 async def append(conn: AsyncConnection[Any], partition: int, events: Iterable[Event]) -> int:

@@ -220,6 +220,68 @@ $$;
 
 -- --- what a writer may ask for but not read or write by itself -----------------------------------
 
+-- Whether an event's data is what its type holds: what reads the log must never stumble over a row that nobody can
+-- take back. Says nothing of the types that only this schema's own functions write.
+CREATE FUNCTION is_data_of(_type text, _data jsonb) RETURNS boolean
+IMMUTABLE LANGUAGE plpgsql AS $$
+DECLARE
+    _needed text[] := CASE _type
+        WHEN 'chunks_appended' THEN '{}'
+        WHEN 'version_committed' THEN '{target}'
+        WHEN 'version_abandoned' THEN '{}'
+        WHEN 'version_collected' THEN '{}'
+        WHEN 'target_changed' THEN '{}'
+        WHEN 'pinned' THEN '{}'
+        WHEN 'unpinned' THEN '{}'
+        WHEN 'dead_letter_retried' THEN '{model, chunk}'
+        WHEN 'dead_letter_discarded' THEN '{model, chunk}'
+    END;
+BEGIN
+    IF _needed IS NULL OR _data IS NULL OR _data = 'null' THEN
+        RETURN coalesce(_needed, '{}') = '{}';
+    END IF;
+    RETURN jsonb_typeof(_data) = 'object' AND _data ?& _needed AND NOT EXISTS (
+        SELECT FROM jsonb_each(_data) AS d (name, value)
+        WHERE CASE
+            WHEN d.name IN ('target', 'tombstone') THEN jsonb_typeof(d.value) = 'boolean'
+            WHEN d.name IN ('replaced', 'previous') AND d.value = 'null' THEN true
+            WHEN d.name IN ('replaced', 'previous', 'model', 'chunk') THEN
+                jsonb_typeof(d.value) = 'number' AND d.value #>> '{}' ~ '^[0-9]{1,18}$'
+            ELSE false
+        END IS NOT TRUE
+    );
+END
+$$;
+
+-- Whether an event as a writer or a collector hands it in is one that its type may be.
+CREATE FUNCTION is_well_formed(_event jsonb) RETURNS boolean
+IMMUTABLE LANGUAGE plpgsql AS $$
+DECLARE
+    _chunks jsonb := coalesce(nullif(_event -> 'chunks', 'null'), '[]');
+BEGIN
+    IF (_event ->> 'file' ~ '^[0-9]{1,18}$') IS NOT TRUE
+        OR coalesce(_event ->> 'version' ~ '^[0-9]{1,9}$', starts_with(_event ->> 'type', 'dead_letter_')) IS NOT TRUE
+        OR jsonb_typeof(_chunks) <> 'array'
+        OR NOT is_data_of(_event ->> 'type', _event -> 'data')
+    THEN
+        RETURN false;
+    END IF;
+    IF _event ->> 'type' <> 'chunks_appended' THEN
+        RETURN coalesce(_event ->> 'n', '1') = '1' AND _event ->> 'first_chunk' IS NULL AND _chunks = '[]';
+    END IF;
+    IF (_event ->> 'n' ~ '^[0-9]{1,4}$' AND (_event ->> 'n')::integer BETWEEN 1 AND 1024) IS NOT TRUE THEN
+        RETURN false;
+    END IF;
+    IF _event ->> 'first_chunk' IS NOT NULL THEN
+        RETURN _event ->> 'first_chunk' ~ '^[0-9]{1,18}$' AND _chunks = '[]';
+    END IF;
+    RETURN jsonb_array_length(_chunks) = (_event ->> 'n')::integer AND NOT EXISTS (
+        SELECT FROM jsonb_array_elements(_chunks) AS c (chunk)
+        WHERE jsonb_typeof(c.chunk) <> 'number' OR c.chunk #>> '{}' !~ '^[0-9]{1,18}$'
+    );
+END
+$$;
+
 -- Appends events that the caller's roles may log, each of a file of its own in that file's partition; see
 -- append_events.
 CREATE FUNCTION append_checked(_partition integer, _events jsonb) RETURNS bigint
@@ -246,6 +308,9 @@ BEGIN
             WHERE f.partition IS DISTINCT FROM _partition OR e.type = ANY (_types) IS NOT TRUE
         ) THEN
             RAISE EXCEPTION '% may not append these events', caller() USING ERRCODE = 'insufficient_privilege';
+        END IF;
+        IF EXISTS (SELECT FROM jsonb_array_elements(_events) AS e (event) WHERE NOT is_well_formed(e.event)) THEN
+            RAISE EXCEPTION 'these events have not the shape of their types' USING ERRCODE = 'insufficient_privilege';
         END IF;
         IF is_isolated() AND NOT EXISTS (SELECT FROM roles r WHERE r.kind = 'collector' AND is_own(r.role)) THEN
             PERFORM require_own_file(e.file, coalesce(

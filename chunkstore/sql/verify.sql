@@ -65,14 +65,16 @@ FROM (
 WHERE last_offset - n <> previous;
 
 -- name: event_shapes
--- A chunks-appended event covers as many offsets as it names chunks, every other event one.
-SELECT partition, last_offset, type, n, cardinality(chunks) AS chunks, first_chunk, file, version
+-- A chunks-appended event covers as many offsets as it names chunks, every other event one; each holds the data of
+-- its type.
+SELECT partition, last_offset, type, n, cardinality(chunks) AS chunks, first_chunk, file, version, data
 FROM events
 WHERE CASE
           WHEN type = 'chunks_appended'
           THEN file IS NULL OR version IS NULL OR coalesce(cardinality(chunks) <> n, first_chunk IS NULL)
           ELSE n <> 1
-      END;
+      END
+   OR NOT is_data_of(type, data);
 
 -- name: event_partitions
 -- An event that names a file stands in that file's partition.

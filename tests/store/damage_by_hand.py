@@ -42,6 +42,12 @@ DAMAGE = {
         {"event_shapes"},
         {"n": 2},
     ),
+    "an event whose data nobody can read": Damage(
+        """UPDATE events SET data = '{{"target": "yes"}}'
+           WHERE file = {long} AND type = 'version_committed' AND version = 1""",
+        {"event_shapes"},
+        {"file": "long", "version": 1},
+    ),
     "an event in a partition that is not its file's": Damage(
         """UPDATE events e SET file = (SELECT min(file) FROM files f WHERE f.partition <> e.partition)
            WHERE type = 'pinned'""",

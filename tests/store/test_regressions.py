@@ -367,3 +367,20 @@ async def test_a_consumer_that_takes_its_own_lost_range_again_renews_it(
         for event in answer:
             event.set()
     assert await value(store, "SELECT max(epoch) FROM leases") == 2
+
+
+async def test_a_row_of_the_log_that_nobody_can_read_stops_no_projector(store: ChunkStore) -> None:
+    docs = await store.collection("docs", MODEL)
+    await docs.append("a", [Chunk("one")])
+    async with store.database.transaction() as conn:
+        await conn.execute(
+            """INSERT INTO events (partition, last_offset, n, type, file, version, data)
+               SELECT f.partition, max(e.last_offset) + 1, 1, 'target_changed', f.file, 1, '"x"'
+               FROM files f JOIN events e USING (partition)
+               GROUP BY f.file"""
+        )
+    version = await docs.append("a", [Chunk("two")])
+    await drain(store)
+    await docs.wait_until_active(version, timeout=5)
+    broken = {check.name for check in (await verify(store)).broken}
+    assert broken == {"event_shapes"}

@@ -5,13 +5,14 @@ from collections.abc import Iterator
 from contextlib import nullcontext
 from itertools import groupby
 from pathlib import Path
-from typing import LiteralString
+from typing import Any, LiteralString
 
 import anyio
 import psycopg
 import pytest
 from psycopg import sql
 from psycopg.errors import CheckViolation, InsufficientPrivilege
+from psycopg.types.json import Jsonb
 
 from chunkstore.model import Chunk
 from chunkstore.roles import KINDS
@@ -340,6 +341,43 @@ def test_a_collector_logs_its_own_types_of_events_alone(users: Users, event: str
     assert _appends(users, "collector", event, 0) is InsufficientPrivilege
 
 
+MALFORMED = [
+    {"type": "version_committed", "version": 1},
+    {"type": "version_committed", "version": 1, "data": {}},
+    {"type": "version_committed", "version": 1, "data": {"target": "yes"}},
+    {"type": "version_committed", "version": 1, "data": {"target": True, "replaced": 1.5}},
+    {"type": "version_committed", "version": 1, "data": {"target": True, "note": "text"}},
+    {"type": "version_committed", "data": {"target": True}},
+    {"type": "target_changed", "version": 1, "data": "x"},
+    {"type": "target_changed", "version": 1, "data": ["x"]},
+    {"type": "target_changed", "version": 1, "data": {"previous": "x"}},
+    {"type": "pinned", "version": 1, "n": 1024},
+    {"type": "pinned", "version": 1, "chunks": [1]},
+    {"type": "pinned", "version": 1, "first_chunk": 1},
+    {"type": "dead_letter_retried", "version": 1, "data": {"model": 1, "chunk": "x"}},
+    {"type": "dead_letter_discarded", "version": 1, "data": {"model": 1}},
+    {"type": "chunks_appended", "version": 1, "n": 3},
+    {"type": "chunks_appended", "version": 1, "n": 1024, "chunks": []},
+    {"type": "chunks_appended", "version": 1, "n": 2, "chunks": [1, None]},
+    {"type": "chunks_appended", "version": 1, "n": 0, "first_chunk": 1},
+    {"type": "chunks_appended", "version": 1, "n": 1025, "first_chunk": 1},
+    {"type": "chunks_appended", "version": 1, "first_chunk": 1},
+]
+
+
+@pytest.mark.parametrize("event", MALFORMED)
+def test_a_writer_logs_nothing_that_a_reader_of_the_log_could_stumble_over(
+    users: Users, event: dict[str, Any]
+) -> None:
+    with users.connect("writer") as connection, connection.transaction(force_rollback=True):
+        row = connection.execute("SELECT file, partition FROM files WHERE key = 'a'").fetchone()
+        assert row is not None
+        with pytest.raises(InsufficientPrivilege, match="shape"):
+            connection.execute(
+                "SELECT append_checked(%s, %s::jsonb)", [row[1], Jsonb([event | {"file": row[0]}])]
+            )
+
+
 def test_a_writer_and_a_collector_do_log_their_events(users: Users) -> None:
     assert _appends(users, "writer", "version_committed", 0) is None
     assert _appends(users, "collector", "version_collected", 0) is None
@@ -351,8 +389,10 @@ def _appends(users: Users, name: str, event: str, beside: int) -> type[Exception
             with connection.transaction(force_rollback=True):
                 connection.execute(
                     "SELECT append_checked(partition + %s, jsonb_build_array(jsonb_build_object("
-                    "'type', %s::text, 'file', file, 'version', 1))) FROM files WHERE key = 'a'",
-                    [beside, event],
+                    "'type', %s::text, 'file', file, 'version', 1, 'data', CASE %s::text"
+                    " WHEN 'version_committed' THEN '{\"target\": true}'::jsonb END"
+                    "))) FROM files WHERE key = 'a'",
+                    [beside, event, event],
                 )
         except psycopg.Error as error:
             return type(error)
