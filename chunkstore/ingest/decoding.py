@@ -1,11 +1,13 @@
 """Turns the bytes of a text file into text; refuses what is no text, with the reason and the byte's position.
 
 In order: a byte order mark, UTF-8, UTF-16 without a mark, the encoding that the text itself declares,
-then whichever encoding chardet finds. Bytes that are valid UTF-8 are never read as anything else.
+then whichever encoding chardet finds. Bytes that are valid UTF-8, or are but for a few, are never read as
+anything else.
 """
 
 import codecs
 import re
+import unicodedata
 from collections.abc import Iterator
 from io import BytesIO
 from itertools import islice
@@ -33,6 +35,10 @@ _DECLARED = re.compile(
 _CONTROLS = re.compile(r"[\x00-\x08\x0e-\x1a\x1c-\x1f\x7f]")
 _ESCAPED = re.compile(rb"\x1b\$[@AB]|\x1b\$[()][A-Z]|\x1b\([IJ]")
 """How ISO-2022 switches to Chinese, Japanese and Korean: all of it in ASCII, and so valid UTF-8."""
+
+_OUTSIDE_ASCII = re.compile(r"[^\x00-\x7f]+")
+_WORD = re.compile(r"[^\W\d_]+")
+_OTHERS = frozenset({"GREEK", "CYRILLIC", "HEBREW", "ARABIC"})
 
 _HEAD_BYTES = 4_096
 _TELLING_LINES = 400
@@ -83,15 +89,40 @@ def _mark(content: bytes) -> tuple[bytes, str] | None:
 
 def _detected(content: bytes, first: int) -> str:
     """The text in the first encoding in which all of it can be read; byte `first` is no UTF-8."""
+    if _is_damaged_utf8(content):
+        raise UnreadableFile(
+            f"damaged UTF-8: the byte 0x{content[first]:02X} at position {first:,} is none, though most of"
+            " the others are; save it anew"
+        )
     for encoding in _candidates(content):
         try:
-            return _checked(content.decode(encoding), encoding)
+            text = _checked(content.decode(encoding), encoding)
         except (UnicodeDecodeError, LookupError):
             continue
+        if not _mixes_scripts(text):
+            return text
     raise UnreadableFile(
         f"its encoding cannot be told: the byte 0x{content[first]:02X} at position {first:,} is no UTF-8; "
         "save it as UTF-8"
     )
+
+
+def _is_damaged_utf8(content: bytes) -> bool:
+    """Whether characters of UTF-8 outside ASCII are at least twice as many as the places that are none.
+
+    In other encodings they are at most half as many: chance makes few.
+    """
+    text = content.decode(errors="replace")
+    broken = text.count("\ufffd") - content.count("\ufffd".encode())
+    return sum(map(len, _OUTSIDE_ASCII.findall(text))) - broken >= 2 * broken
+
+
+def _mixes_scripts(text: str) -> bool:
+    """Whether most of the words outside ASCII have Latin letters beside Greek, Cyrillic, Hebrew or Arabic."""
+    words = [word for word in _WORD.findall(text[:_TELLING_BYTES]) if not word.isascii()]
+    scripts = [{unicodedata.name(letter, "").partition(" ")[0] for letter in word} for word in words]
+    mixed = sum("LATIN" in of_word and not of_word.isdisjoint(_OTHERS) for of_word in scripts)
+    return 2 * mixed > len(words)
 
 
 def _candidates(content: bytes) -> Iterator[str]:

@@ -110,3 +110,51 @@ def test_utf_16_without_a_mark_is_told_by_its_beginning_too() -> None:
     long = (RUSSIAN * 2_000).encode("utf-16-be")
     assert unmarked_utf16(long) == unmarked_utf16(long[:8_192]) == "utf-16-be"
     assert is_text(long[:8_192])
+
+
+SENTENCES = {
+    "ru": "Корабль вышел в море ранним утром, и капитан записал всё в журнал. ",
+    "el": "Το πλοίο έφυγε από το λιμάνι νωρίς το πρωί και ο καπετάνιος το έγραψε. ",
+    "he": "הספינה יצאה מהנמל מוקדם בבוקר והקברניט רשם הכול ביומן. ",
+    "ar": "غادرت السفينة الميناء في الصباح الباكر وكتب القبطان كل شيء. ",
+    "th": "เรือออกจากท่าเรือแต่เช้าตรู่ และกัปตันจดบันทึกทุกอย่างไว้ ",
+    "ja": "船は早朝に港を出て、船長はすべてを日誌に書いた。",
+    "zh": "船清晨离开港口，船长把一切都写进了日志。",
+    "ko": "배는 이른 아침 항구를 떠났고 선장은 모든 것을 일지에 적었다. ",
+    "de": "Schöne Grüße aus dem Hafen, übermäßig früh. ",
+    "cs": "Příliš žluťoučký kůň úpěl ďábelské ódy. ",
+}
+
+
+@pytest.mark.parametrize("language", SENTENCES)
+@pytest.mark.parametrize(
+    "damage", [b"\xff", "naïve".encode("latin-1"), b"\xe2\x82"], ids=["byte", "word", "cut"]
+)
+def test_utf8_that_is_damaged_in_one_place_is_refused_with_its_position(language: str, damage: bytes) -> None:
+    text = SENTENCES[language].encode() * 3
+    at = len(text) + next(i for i, byte in enumerate(damage) if byte > 0x7F)
+    with pytest.raises(UnreadableFile, match=rf"damaged UTF-8: the byte 0x\w\w at position {at:,} "):
+        decoded(text + damage + b" " + text)
+
+
+LEGACY = [
+    ("fr", "Été à l'île, élève où ça gêne. ", "cp850"),
+    ("fr", "Été à l'île, élève où ça gêne. ", "cp437"),
+    ("cs", SENTENCES["cs"], "cp1250"),
+    ("cs", SENTENCES["cs"], "iso8859-2"),
+    ("cs", SENTENCES["cs"], "cp852"),
+    ("ru", SENTENCES["ru"], "cp866"),
+    ("ru", SENTENCES["ru"], "koi8-r"),
+    ("el", SENTENCES["el"], "cp737"),
+    ("th", SENTENCES["th"], "tis-620"),
+    ("ja", SENTENCES["ja"], "euc-jp"),
+    ("ko", SENTENCES["ko"], "johab"),
+]
+
+
+@pytest.mark.parametrize(("language", "sentence", "encoding"), LEGACY)
+def test_no_word_is_read_in_two_scripts_and_no_legacy_text_is_taken_for_damaged_utf8(
+    language: str, sentence: str, encoding: str
+) -> None:
+    text = sentence * 5
+    assert decoded(text.encode(encoding)) == text
