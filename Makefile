@@ -5,7 +5,7 @@ BIN := .venv/bin
 .PHONY: run test slow lint bench audit docs model soak .venv
 
 run: .venv/light
-	$(BIN)/python examples/quickstart.py $(DOCS)
+	$(BIN)/python examples/quickstart.py $(if $(DOCS),"$(DOCS)")
 
 test: .venv
 	$(BIN)/python -m pytest

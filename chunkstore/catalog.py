@@ -22,7 +22,9 @@ from chunkstore.events import FileBackfilled, ModelAdded, ServingModelChanged
 from chunkstore.model import CollectionId, FileId, ModelId, SegmentId
 from chunkstore.models import Model, ModelDescription
 from chunkstore.search_tables import COLLECTIONS, CollectionModel, ModelRow
-from chunkstore.settings import KEEP_LAST
+from chunkstore.settings import KEEP_LAST, MAX_KEEP_FOR, MAX_KEEP_LAST
+
+_NONE = timedelta(0)
 
 
 class CollectionRow(msgspec.Struct, frozen=True):
@@ -97,10 +99,10 @@ async def create(
     Raises InvalidInput, and ModelMismatch where a model of that name has other dimensions.
     """
     inputs.checked_key(name, "collection")
-    if type(keep_last) is not int or keep_last < 1:
-        raise InvalidInput("keep_last", keep_last, "an integer from 1 on")
-    if keep_for is not None and keep_for < timedelta(0):
-        raise InvalidInput("keep_for", keep_for, "a duration of zero or more")
+    if type(keep_last) is not int or not 1 <= keep_last <= MAX_KEEP_LAST:
+        raise InvalidInput("keep_last", keep_last, f"an integer from 1 to {MAX_KEEP_LAST}")
+    if keep_for is not None and not (isinstance(keep_for, timedelta) and _NONE <= keep_for <= MAX_KEEP_FOR):
+        raise InvalidInput("keep_for", keep_for, f"a timedelta from 0 to {MAX_KEEP_FOR.days:,} days")
     async with database.transaction() as conn:
         known = await _known_model(conn, model)
         params = {

@@ -33,7 +33,7 @@ STABLE LANGUAGE sql AS $$
       AND v.state = 'committed'
       AND NOT v.pinned
       AND v.version NOT IN (f.latest, f.target)
-      AND (c.keep_for IS NULL OR v.committed_at < clock_timestamp() - c.keep_for)
+      AND (c.keep_for IS NULL OR clock_timestamp() - v.committed_at > c.keep_for)
       AND NOT EXISTS (
           SELECT FROM active_versions a
           WHERE a.file = v.file

@@ -177,10 +177,12 @@ class _RechunkQuestion:
         self._asked = asked
 
     async def __call__(self, outdated: Outdated) -> bool:
+        if self._asked.rechunk is False:
+            return False
         with _paused(self._bar):
             say(str(outdated))
-            if self._asked.rechunk is not None:
-                return self._asked.rechunk
+            if self._asked.rechunk:
+                return True
             if self._asked.yes or not can_ask():
                 say("they stay as they are: give --rechunk, or --no-rechunk to be told no more")
                 return False

@@ -82,7 +82,9 @@ async def create_collection(
     async with where.store() as store:
         collection = await store.collection(name, await load(model), keep_last=kept, keep_for=keep_for)
     if json:
-        print_json(collection.row)
+        from chunkstore.cli.shapes import ListedCollection
+
+        print_json(ListedCollection.of(collection.row, collection.model_names))
     else:
         say(f"the collection {name!r} is there, with the model {collection.model_names[0]!r}")
 

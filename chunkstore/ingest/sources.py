@@ -168,17 +168,16 @@ def _looked_up(given: str) -> _LookedUp:
 
 
 def _walked(folder: Path, pattern: re.Pattern[str] | None) -> _LookedUp:
-    walk = _Walk(folder, _prefix(folder))
+    walk = _Walk(folder, _prefix(folder), pattern)
     wanted: list[Source] = []
     unwanted = Counter[LeftOut]()
     for source in walk.files():
-        if pattern is None or pattern.fullmatch(source.key.removeprefix(walk.prefix)):
-            if _is_wanted(source.path):
-                wanted.append(source)
-            elif source.path.suffix.lower() in _UNREAD_DOCUMENTS:
-                unwanted["a document of a format that is not read"] += 1
-            else:
-                unwanted["not text"] += 1
+        if _is_wanted(source.path):
+            wanted.append(source)
+        elif source.path.suffix.lower() in _UNREAD_DOCUMENTS:
+            unwanted["a document of a format that is not read"] += 1
+        else:
+            unwanted["not text"] += 1
     # What a glob does not mean is not missed.
     left_out = unwanted if pattern else unwanted + walk.left_out
     root = Root(folder, walk.prefix, pattern, tuple(walk.unseen))
@@ -186,10 +185,11 @@ def _walked(folder: Path, pattern: re.Pattern[str] | None) -> _LookedUp:
 
 
 class _Walk:
-    """One walk through a folder; collects what it could not look at."""
+    """One walk through a folder for the files that a pattern means; collects what it could not look at."""
 
-    def __init__(self, root: Path, prefix: str) -> None:
+    def __init__(self, root: Path, prefix: str, pattern: re.Pattern[str] | None) -> None:
         self.prefix = prefix
+        self._pattern = pattern
         self.problems: list[Problem] = []
         self.unseen: list[str] = []
         self.left_out: Counter[LeftOut] = Counter()
@@ -208,7 +208,8 @@ class _Walk:
             for path in self._listed(folder):
                 mode = self._mode(path)
                 if stat.S_ISREG(mode):
-                    yield Source(self._key(path), path)
+                    if self._is_meant(path):
+                        yield Source(self._key(path), path)
                 elif stat.S_ISDIR(mode) and path.name in _TOOL_FOLDERS:
                     self.left_out["a tool's own folder"] += 1
                 elif stat.S_ISDIR(mode):
@@ -240,10 +241,14 @@ class _Walk:
         except OSError as error:
             if error.errno == errno.ELOOP:
                 self.left_out["a circle of links"] += 1
-            else:
+            elif self._is_meant(path):
                 self._fail(path, error)
             return 0
         return mode
+
+    def _is_meant(self, path: Path) -> bool:
+        below = path.relative_to(self._root).as_posix()
+        return self._pattern is None or self._pattern.fullmatch(below) is not None
 
     def _key(self, path: Path) -> str:
         return self.prefix + path.relative_to(self._root).as_posix()

@@ -37,7 +37,7 @@ RETURNING version;
 -- What a decision would collect now, and why.
 SELECT c.name AS collection, f.key, v.version, v.chunks, v.committed_at,
        format('older than the last %%s versions', c.keep_last)
-           || coalesce(format(' and than %%s', c.keep_for), '') AS reason
+           || CASE WHEN c.keep_for IS NOT NULL THEN format(' and than %%s', c.keep_for) ELSE '' END AS reason
 FROM files f
 JOIN collections c ON c.collection = f.collection
 CROSS JOIN LATERAL due_versions(f.file) AS due (version)

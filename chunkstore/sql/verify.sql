@@ -457,7 +457,7 @@ LEFT JOIN events e ON e.partition = f.partition
 WHERE v.state IN ('abandoned', 'collected')
   AND (
       e.recorded_at IS NULL
-      OR (v.state = 'collected' AND (v.newer < c.keep_last OR e.recorded_at < v.committed_at + c.keep_for))
+      OR (v.state = 'collected' AND (v.newer < c.keep_last OR e.recorded_at - v.committed_at < c.keep_for))
   );
 
 -- name: orphan_chunks

@@ -28,16 +28,16 @@ def test_a_log_without_partitions_is_refused(empty_cli: Cli) -> None:
 
 
 def test_a_collection_keeps_what_it_was_created_with(cli: Cli) -> None:
-    cli("collection", "create", "notes", "--model", MODEL, "--keep-last", "5", "--keep-for", "30d")
-    assert cli("collection", "list", "--json").json == [
-        {
-            "name": "notes",
-            "models": ["hashing-64"],
-            "keep_last": 5,
-            "keep_for": "P30D",
-            "headings": True,
-        }
-    ]
+    create = ("collection", "create", "notes", "--model", MODEL, "--keep-last", "5", "--keep-for", "30d")
+    kept = {
+        "name": "notes",
+        "models": ["hashing-64"],
+        "keep_last": 5,
+        "keep_for": "P30D",
+        "headings": True,
+    }
+    assert cli(*create, "--json").json == kept  # and no salt
+    assert cli("collection", "list", "--json").json == [kept]
     shown = cli("collection", "list").out
     assert "notes" in shown
     assert "hashing-64" in shown

@@ -53,6 +53,7 @@ def test_gc_shows_first_and_then_removes(cli: Cli, docs: Path) -> None:
     (docs / "tea.md").write_text("# Tea\n\nTea is picked in autumn.\n")
     cli("ingest", docs, "--wait")
     would = cli("gc", "--dry-run", "--json").json
+    assert would[0]["reason"] == "older than the last 1 versions"
     assert [(row["key"], row["version"]) for row in would] == [("docs/tea.md", 1)]
     assert "docs/tea.md" in cli("gc", "--dry-run").out
     done = cli("gc", "--json").json

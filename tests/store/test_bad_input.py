@@ -331,14 +331,17 @@ async def test_a_model_of_another_shape_is_refused_by_another_collection_too(
     assert await written(store) == before
 
 
-@pytest.mark.parametrize("keep_last", [0, -1, 1.5, True, "3"], ids=repr)
+@pytest.mark.parametrize("keep_last", [0, -1, 1.5, True, "3", 2**31], ids=repr)
 async def test_a_bad_retention_is_refused(store: ChunkStore, keep_last: Any) -> None:
     attempt = store.collection("new", model=MODEL, keep_last=keep_last)
     assert (await refused(store, attempt)).field == "keep_last"
 
 
-async def test_a_negative_retention_time_is_refused(store: ChunkStore) -> None:
-    attempt = store.collection("new", model=MODEL, keep_for=timedelta(seconds=-1))
+@pytest.mark.parametrize(
+    "keep_for", [timedelta(seconds=-1), timedelta.max, timedelta(days=36_501), 5, "30d"], ids=repr
+)
+async def test_a_bad_retention_time_is_refused(store: ChunkStore, keep_for: Any) -> None:
+    attempt = store.collection("new", model=MODEL, keep_for=keep_for)
     assert (await refused(store, attempt)).field == "keep_for"
 
 

@@ -207,6 +207,15 @@ def test_a_glob_loses_only_what_it_would_have_matched(docs: Path) -> None:
     assert lost(found, "docs/old.md", "docs/old.txt", "docs/guide/old.md") == ["docs/old.md"]
 
 
+def test_a_glob_looks_at_nothing_that_it_does_not_mean(docs: Path) -> None:
+    (docs / "broken.lnk").symlink_to(docs / "nowhere")
+    assert find_sources([f"{docs}/*.md"]).problems == ()
+    assert [problem.reason for problem in find_sources([f"{docs}/*.py"]).problems] == ["no file matches"]
+    assert [problem.path for problem in find_sources([f"{docs}/*.lnk"]).problems] == [
+        str(docs / "broken.lnk")
+    ]
+
+
 def test_a_file_that_is_there_but_left_out_is_not_lost(docs: Path) -> None:
     write(docs, "became-binary", content=b"\0")
     assert lost(find_sources([docs]), "docs/became-binary") == []
