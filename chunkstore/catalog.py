@@ -22,9 +22,7 @@ from chunkstore.events import FileBackfilled, ModelAdded, ServingModelChanged
 from chunkstore.model import CollectionId, FileId, ModelId, SegmentId
 from chunkstore.models import Model, ModelDescription
 from chunkstore.search_tables import COLLECTIONS, CollectionModel, ModelRow
-from chunkstore.settings import KEEP_LAST, MAX_KEEP_FOR, MAX_KEEP_LAST
-
-_NONE = timedelta(0)
+from chunkstore.settings import KEEP_LAST, MAX_KEEP_FOR_DAYS, MAX_KEEP_LAST
 
 
 class CollectionRow(msgspec.Struct, frozen=True):
@@ -101,8 +99,9 @@ async def create(
     inputs.checked_key(name, "collection")
     if type(keep_last) is not int or not 1 <= keep_last <= MAX_KEEP_LAST:
         raise InvalidInput("keep_last", keep_last, f"an integer from 1 to {MAX_KEEP_LAST}")
-    if keep_for is not None and not (isinstance(keep_for, timedelta) and _NONE <= keep_for <= MAX_KEEP_FOR):
-        raise InvalidInput("keep_for", keep_for, f"a timedelta from 0 to {MAX_KEEP_FOR.days:,} days")
+    longest = timedelta(days=MAX_KEEP_FOR_DAYS)
+    if keep_for is not None and not (isinstance(keep_for, timedelta) and timedelta(0) <= keep_for <= longest):
+        raise InvalidInput("keep_for", keep_for, f"a timedelta from 0 to {MAX_KEEP_FOR_DAYS:,} days")
     async with database.transaction() as conn:
         known = await _known_model(conn, model)
         params = {

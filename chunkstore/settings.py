@@ -5,7 +5,6 @@ Of the three settings an argument beats the environment (`CHUNKSTORE_DSN`, `CHUN
 """
 
 import os
-from datetime import timedelta
 from pathlib import Path
 from typing import Final
 
@@ -35,7 +34,7 @@ OPEN_VERSION_DEADLINE: Final = 600.0
 KEEP_LAST: Final = 3
 """Versions of a file that are kept unless its collection says otherwise."""
 MAX_KEEP_LAST: Final = 2**31 - 1
-MAX_KEEP_FOR: Final = timedelta(days=36_500)
+MAX_KEEP_FOR_DAYS: Final = 36_500
 
 
 class Settings(msgspec.Struct, frozen=True):
