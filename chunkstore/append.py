@@ -65,7 +65,7 @@ async def delete(database: Database, write: Write) -> Version:
         state = await versions.lock_existing(conn, write.collection, write.key)
         versions.check_expected(state, write.expected_version)
         if versions.is_unchanged(state, digest, tombstone=True):
-            return _value(write, state, state.latest, NOTHING_STORED, unchanged=True, tombstone=True)
+            return await _as_it_stands(conn, write, state.latest)
         committed = await versions.insert_committed(
             conn,
             state.file,
@@ -88,7 +88,7 @@ async def _append_at_once(database: Database, write: Write, batch: Sequence[Prep
     digest = segmenter.digest(write.encoded_metadata)
     async with database.transaction(BY_INDEX) as conn:
         state = await versions.lock(conn, write.collection, write.key, write.idempotency_key)
-        settled = await _settled(conn, write, state, segmenter, digest)
+        settled = await _settled(conn, write, state, digest)
         if settled is not None:
             return settled
         stored = await store_segments(conn, state, drafts, streamed=False)
@@ -145,16 +145,15 @@ async def _write_whole(
 
 
 async def _settled(
-    conn: AsyncConnection[Any], write: Write, state: FileState, segmenter: Segmenter, digest: bytes
+    conn: AsyncConnection[Any], write: Write, state: FileState, digest: bytes
 ) -> Version | None:
     """The version that holds this append already: an earlier try's, or the latest, unchanged.
 
     An unchanged append logs what the latest still lacks, which is what retries dead letters (rule 8).
     """
-    kept = msgspec.structs.replace(NOTHING_STORED, chunks=segmenter.count)
     earlier = versions.check_idempotency(state, digest)
     if earlier is not None:
-        return _value(write, state, earlier, kept, unchanged=True)
+        return await _as_it_stands(conn, write, earlier)
     versions.check_expected(state, write.expected_version)
     if not versions.is_unchanged(state, digest):
         return None
@@ -167,7 +166,7 @@ async def _settled(
         stored=Stored(shared=state.latest_segments),
         manifest=state.latest_segments,
     )
-    return _value(write, state, state.latest, kept, unchanged=True)
+    return await _as_it_stands(conn, write, state.latest)
 
 
 # --- streamed -----------------------------------------------------------------------------------
@@ -179,13 +178,15 @@ async def _append_streamed(
     segmenter = Segmenter()
     async with database.transaction(BY_INDEX) as conn:
         state = await versions.lock(conn, write.collection, write.key, write.idempotency_key)
+        version = earlier = None
         if state.idempotent_version is None:
             versions.check_expected(state, write.expected_version)
             version = await versions.open_version(conn, state.file, write.encoded_metadata)
         else:
-            version = None
+            earlier = await _as_it_stands(conn, write, state.idempotent_version)
     if version is None:
-        return await _compared_with_earlier(write, state, segmenter, batches)
+        assert earlier is not None, "one or the other"
+        return await _compared_with_earlier(write, state, earlier, segmenter, batches)
     try:
         async for batch in batches:
             await _add_batch(database, write, state.file, version, list(segmenter.feed(batch)))
@@ -197,17 +198,19 @@ async def _append_streamed(
 
 
 async def _compared_with_earlier(
-    write: Write, state: FileState, segmenter: Segmenter, batches: AsyncIterator[Sequence[Prepared]]
+    write: Write,
+    state: FileState,
+    earlier: Version,
+    segmenter: Segmenter,
+    batches: AsyncIterator[Sequence[Prepared]],
 ) -> Version:
     async for batch in batches:
         for _ in segmenter.feed(batch):
             pass
     for _ in segmenter.finish():
         pass
-    earlier = versions.check_idempotency(state, segmenter.digest(write.encoded_metadata))
-    assert earlier is not None, "asked only where the key is recorded"
-    kept = msgspec.structs.replace(NOTHING_STORED, chunks=segmenter.count)
-    return _value(write, state, earlier, kept, unchanged=True)
+    versions.check_idempotency(state, segmenter.digest(write.encoded_metadata))
+    return earlier
 
 
 async def _add_batch(
@@ -234,7 +237,7 @@ async def _commit(
     digest = segmenter.digest(write.encoded_metadata)
     async with database.transaction(BY_INDEX) as conn:
         state = await versions.lock_open(conn, file, version, write.idempotency_key)
-        settled = await _settled(conn, write, state, segmenter, digest)
+        settled = await _settled(conn, write, state, digest)
         if settled is not None:
             await versions.abandon(conn, state, version)
             return settled
@@ -278,27 +281,32 @@ async def _chained(
         yield batch
 
 
+async def _as_it_stands(conn: AsyncConnection[Any], write: Write, number: int) -> Version:
+    """The version that this append found, and need not write."""
+    found = await versions.history(conn, write.collection, write.collection_name, write.key, number)
+    return msgspec.structs.replace(found[0], reused=found[0].chunks, added=0, unchanged=True)
+
+
 def _value(
     write: Write,
     state: FileState,
     number: int,
     stored: Stored,
     *,
-    committed: Committed | None = None,
-    unchanged: bool = False,
+    committed: Committed,
     tombstone: bool = False,
 ) -> Version:
     return Version(
         collection=write.collection_name,
         key=write.key,
+        file=state.file,
         number=number,
         chunks=stored.chunks,
         reused=stored.reused,
         added=len(stored.added),
-        unchanged=unchanged,
         tombstone=tombstone,
         target=number > state.latest or number == state.target,
-        replaced_rollback_to=None if unchanged or number < state.latest else state.rolled_back_to,
+        replaced_rollback_to=None if number < state.latest else state.rolled_back_to,
         metadata=write.metadata,
-        committed_at=None if committed is None else committed.committed_at,
+        committed_at=committed.committed_at,
     )

@@ -4,7 +4,6 @@ The calls of the public API that concern one collection; each transaction opens 
 """
 
 from collections.abc import AsyncIterator, Sequence
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -122,11 +121,9 @@ class Collection:
 
     async def history(self, key: str) -> list[Version]:
         """The file's versions, oldest first; collected ones without content. Raises UnknownFile."""
-        params = {"collection": self.row.collection, "key": inputs.checked_key(key)}
+        inputs.checked_key(key)
         async with self.store.database.transaction() as conn:
-            found = await rows.fetch_all(
-                conn, versions.VERSIONS.history, params, row=partial(Version, collection=self.name, key=key)
-            )
+            found = await versions.history(conn, self.row.collection, self.name, key)
         if not found:
             raise catalog.unknown_file(key)
         return found
@@ -199,7 +196,7 @@ class Collection:
             with anyio.fail_after(timeout):
                 async with self.store.database.transaction() as conn:
                     file = await rows.fetch_value(conn, versions.VERSIONS.file_of, params)
-                if file is None:
+                if file is None or version.file not in (None, file):
                     raise NeverActive(f"version {version.number} was erased with its file")
                 while True:
                     if await searching.is_active(self.store.database, file, version.number, waited_for):

@@ -41,11 +41,14 @@ class Version(msgspec.Struct, frozen=True, kw_only=True):
     """One state of a file.
 
     `reused` and `added` count this append's chunks by whether the file held them already;
-    `unchanged` is True where the append found the latest version to be the same and made none.
+    `unchanged` is True where the append made none: it found the latest version to be the same, or an earlier
+    append with its idempotency key.
     """
 
     collection: str
     key: str
+    file: FileId | None = None
+    """The file's number: a key that was erased and appended again is another file's."""
     number: int
     chunks: int
     reused: int = 0

@@ -6,6 +6,7 @@ first.
 
 from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -16,7 +17,7 @@ from chunkstore.database import Database
 from chunkstore.errors import IdempotencyKeyReused, StaleVersion, UnknownFile, UnknownVersion, VersionFenced
 from chunkstore.events import Event, Pinned, TargetChanged, Unpinned, VersionAbandoned, VersionCommitted
 from chunkstore.manifests import Bases, Manifest
-from chunkstore.model import ChunkId, CollectionId, FileId, ModelId, SegmentId
+from chunkstore.model import ChunkId, CollectionId, FileId, ModelId, SegmentId, Version
 from chunkstore.settings import OPEN_VERSION_DEADLINE
 from chunkstore.statements import load
 
@@ -151,6 +152,16 @@ def is_unchanged(state: FileState, digest: bytes, *, tombstone: bool = False) ->
         and state.target == state.latest
         and state.latest_tombstone == tombstone
         and state.latest_digest == digest
+    )
+
+
+async def history(
+    conn: AsyncConnection[Any], collection: CollectionId, name: str, key: str, version: int | None = None
+) -> list[Version]:
+    """The versions of a key's file, or the one of that number, oldest first. `name` is the collection's."""
+    params = {"collection": collection, "key": key, "version": version}
+    return await rows.fetch_all(
+        conn, VERSIONS.history, params, row=partial(Version, collection=name, key=key)
     )
 
 

@@ -169,8 +169,8 @@ WHERE file = %(file)s;
 SELECT set_pinned(%(file)s, %(version)s, %(pinned)s);
 
 -- name: history
--- The versions of a file, oldest first, as its collection's serving model sees them.
-SELECT v.version AS number, v.state, v.tombstone, v.pinned, v.chunks, v.reused, v.added, v.metadata,
+-- The versions of a file, or one of them, oldest first, as its collection's serving model sees them.
+SELECT v.file, v.version AS number, v.state, v.tombstone, v.pinned, v.chunks, v.reused, v.added, v.metadata,
        v.committed_at,
        v.version = f.target AS target,
        coalesce(v.version = a.version, false) AS active,
@@ -188,4 +188,5 @@ JOIN versions v ON v.file = f.file
 LEFT JOIN active_versions a ON a.file = f.file AND a.model = k.serving
 WHERE f.collection = %(collection)s
   AND f.key = %(key)s
+  AND (%(version)s::integer IS NULL OR v.version = %(version)s)
 ORDER BY v.version;

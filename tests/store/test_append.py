@@ -5,6 +5,7 @@ import tracemalloc
 from collections.abc import AsyncIterator, Iterator, Sequence
 
 import anyio
+import msgspec
 import pytest
 
 from chunkstore import append as appending
@@ -282,6 +283,27 @@ async def test_a_run_of_chunks_is_one_event(store: ChunkStore, collection: Colle
 
 
 # --- unchanged ------------------------------------------------------------------------------------
+
+
+async def test_an_append_that_changes_nothing_says_how_the_version_stands(
+    store: ChunkStore, collection: Collection
+) -> None:
+    first = await collection.append("doc", [Chunk("one"), Chunk("two")], idempotency_key="k")
+    await collection.pin("doc", 1)
+    (held,) = await collection.history("doc")
+    again = await collection.append("doc", [Chunk("one"), Chunk("two")])
+    assert again == msgspec.structs.replace(held, unchanged=True, reused=2, added=0)
+    assert (again.pinned, again.committed_at) == (True, first.committed_at)
+    await collection.append("doc", [Chunk("three")])
+    earlier = await collection.append("doc", [Chunk("one"), Chunk("two")], idempotency_key="k")
+    assert (earlier.number, earlier.target, earlier.pinned, earlier.committed_at) == (
+        1,
+        False,
+        True,
+        first.committed_at,
+    )
+    gone = await collection.delete("doc")
+    assert (await collection.delete("doc")).committed_at == gone.committed_at is not None
 
 
 async def test_an_append_of_what_is_there_makes_no_version(store: ChunkStore, collection: Collection) -> None:

@@ -103,3 +103,14 @@ async def test_waiting_after_a_rollback_waits_for_the_old_version_and_not_the_la
         await docs.wait_until_active(first, timeout=0.05)
     await drain(store)
     await docs.wait_until_active(first, timeout=0.05)
+
+
+async def test_a_version_of_an_erased_file_is_never_active_whatever_its_key_holds_now(
+    store: ChunkStore, docs: Collection
+) -> None:
+    version = await append(docs, "a", "mine")
+    await docs.erase("a")
+    await append(docs, "a", "somebody else's")
+    await drain(store)
+    with pytest.raises(NeverActive, match="erased with its file"):
+        await docs.wait_until_active(version, timeout=5)
