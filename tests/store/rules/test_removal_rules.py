@@ -170,6 +170,38 @@ async def a_collector_dies_between_decision_and_sweep(world: World) -> list[int]
     return await world.values("SELECT version FROM events WHERE type = 'version_collected'")
 
 
+async def a_file_comes_back_to_a_segment_that_is_half_swept(world: World) -> list[str]:
+    """The sweep of version 1 skips one of its chunks, which somebody holds, and so leaves its segment.
+
+    Returns what `verify` finds broken after version 1's content was appended again.
+    """
+    await world.append("doc", "one", "another")
+    for content in ("two", "three", "four"):
+        await world.append("doc", content)
+    await world.drain()
+    await world.activate("doc")
+    holder = await world.begun()
+    await holder.values("SELECT chunk_id FROM chunks WHERE content = 'one' FOR KEY SHARE")
+    await collect(world.store)
+    assert await world.values("SELECT content FROM chunks WHERE content IN ('one', 'another')") == ["one"]
+    await world.append("doc", "one", "another")
+    await holder.rollback()
+    await world.drain()
+    await world.activate("doc")
+    return await world.damage()
+
+
+async def test_rule_19_a_segment_that_is_half_swept_is_not_taken_for_known(world: World) -> None:
+    assert await a_file_comes_back_to_a_segment_that_is_half_swept(world) == []
+
+
+async def test_without_rule_19_a_version_names_a_chunk_that_was_swept(world: World) -> None:
+    await world.without("segments_by_digest", "AND v.state IN ('open', 'committed')")
+    assert "a manifest names a chunk that is gone" in await a_file_comes_back_to_a_segment_that_is_half_swept(
+        world
+    )
+
+
 async def test_rule_19_the_decision_is_in_the_log_before_the_sweep(world: World) -> None:
     assert await a_collector_dies_between_decision_and_sweep(world) == [1]
     with pytest.raises(UnknownVersion):
