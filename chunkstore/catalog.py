@@ -74,8 +74,8 @@ def check_same(stored: ModelRow, model: Model | ModelDescription) -> None:
     kept = (stored.name, stored.dimensions, stored.distance)
     if given != kept:
         raise ModelMismatch(
-            f"model: {_described(given)} is not {_described(kept)}, which the store was created with;"
-            " use that model, or add this one under a name of its own"
+            f"model: {_described(given)} is not {_described(kept)}, which stands under that name or in that"
+            " collection; use that model, or add this one under a name of its own"
         )
 
 

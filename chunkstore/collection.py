@@ -233,6 +233,7 @@ class Collection:
 
     async def retry(self, chunk_id: ChunkId, model: str | None = None) -> None:
         """Takes a dead letter back, so that its chunk is embedded again. Raises UnknownDeadLetter."""
+        inputs.checked_chunk_id(chunk_id)
         of_model = await self._by_name(model)
         async with self.store.database.transaction() as conn:
             await embeddings.retry(conn, self.row.collection, chunk_id, of_model.model)
@@ -240,6 +241,7 @@ class Collection:
 
     async def discard(self, chunk_id: ChunkId, model: str | None = None) -> None:
         """Lets versions become active without the chunk. Raises UnknownDeadLetter."""
+        inputs.checked_chunk_id(chunk_id)
         of_model = await self._by_name(model)
         async with self.store.database.transaction() as conn:
             await embeddings.discard(conn, self.row.collection, chunk_id, of_model.model)

@@ -37,6 +37,7 @@ class Dsn:
     __slots__ = ("_parameters",)
 
     def __init__(self, text: str) -> None:
+        self._parameters: dict[str, str] = {}  # a traceback with its locals shows an object half made, too
         parameters = _parse(text)
         if parameters is None or not _is_unambiguous(text, parameters):
             raise InvalidInput("dsn", "•••", _ALLOWED)

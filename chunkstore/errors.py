@@ -1,7 +1,7 @@
 """Every error that this project raises: one tree, so that `except ChunkstoreError` is enough.
 
 Each says what was wrong, with which value, and what to do. A database library's error reaches the
-user only as the cause. No message holds a password or a chunk's content.
+user only as the cause. No message holds a password, and of a refused value the first 80 characters at most.
 """
 
 
@@ -24,7 +24,7 @@ class InvalidInput(ChunkstoreError, ValueError):
 def _shortened(value: object, limit: int = 80) -> str:
     try:
         text = ascii(value)
-    except (ValueError, RecursionError):  # an integer of thousands of digits, a nesting without end
+    except Exception:  # noqa: BLE001 - an integer of thousands of digits, a nesting without end, a repr that fails
         text = f"this {type(value).__name__}"
     return text if len(text) <= limit else f"{text[:limit]}… ({len(text)} characters)"
 

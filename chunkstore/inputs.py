@@ -1,12 +1,13 @@
 """Checks what callers hand in before anything is written; errors name field, value and what is allowed."""
 
 import math
+from contextlib import suppress
 from typing import Any
 
 import msgspec
 
 from chunkstore.errors import InvalidInput
-from chunkstore.model import Place
+from chunkstore.model import ChunkId, Place
 from chunkstore.settings import (
     MAX_CONTENT_BYTES,
     MAX_IDEMPOTENCY_KEY_BYTES,
@@ -17,11 +18,12 @@ from chunkstore.settings import (
 )
 
 _INT4_MAX = 2**31 - 1
+_INT8_MAX = 2**63 - 1
 
 
 def checked_key(key: object, field: str = "key", limit: int = MAX_KEY_BYTES) -> str:
     """The key as it is. Raises InvalidInput unless it is text of 1 to `limit` UTF-8 bytes without NUL."""
-    allowed = f"a key is text of 1 to {limit} UTF-8 bytes without NUL or lone surrogates"
+    allowed = f"text of 1 to {limit} UTF-8 bytes without NUL or lone surrogates"
     if not isinstance(key, str) or not 1 <= len(_utf8(key, field, allowed)) <= limit or "\0" in key:
         raise InvalidInput(field, key, allowed)
     return key
@@ -126,9 +128,17 @@ def checked_k(k: object) -> int:
 
 def checked_timeout(timeout: object) -> float:
     """The timeout in seconds. Raises InvalidInput unless it is a number from 0 on."""
-    if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not timeout >= 0:
-        raise InvalidInput("timeout", timeout, "a number of seconds from 0 on")
-    return float(timeout)
+    if not isinstance(timeout, bool) and isinstance(timeout, int | float) and timeout >= 0:
+        with suppress(OverflowError):
+            return float(timeout)
+    raise InvalidInput("timeout", timeout, "a number of seconds from 0 on")
+
+
+def checked_chunk_id(number: object) -> ChunkId:
+    """The chunk's number. Raises InvalidInput unless it is an integer that a chunk can have."""
+    if type(number) is not int or not 0 <= number <= _INT8_MAX:
+        raise InvalidInput("chunk_id", number, f"an integer from 0 to {_INT8_MAX}")
+    return ChunkId(number)
 
 
 def _utf8(text: str, field: str, allowed: str) -> bytes:

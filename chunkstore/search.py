@@ -53,8 +53,10 @@ def checked_vector(vector: object, model: CollectionModel) -> np.ndarray:
     """
     allowed = f"{model.dimensions} finite numbers, as the model {model.name!r} gives"
     try:
-        query = np.asarray(vector, dtype=np.float32)
-    except (TypeError, ValueError) as error:
+        given = np.asarray(vector)
+        with np.errstate(over="ignore"):
+            query = given.astype(np.float32, casting="unsafe" if given.dtype.kind in "biufO" else "safe")
+    except (TypeError, ValueError, OverflowError) as error:
         raise InvalidInput("vector", type(vector).__name__, allowed) from error
     if query.shape != (model.dimensions,):
         raise InvalidInput("vector", f"an array of shape {query.shape}", allowed)
@@ -63,7 +65,11 @@ def checked_vector(vector: object, model: CollectionModel) -> np.ndarray:
     if not np.isfinite(halved).all():
         raise InvalidInput("vector", "NaN, infinity or a number beyond half precision", allowed)
     if model.distance == "cosine" and not halved.any():
-        raise InvalidInput("vector", "a zero vector", "a vector with a direction: the distance is cosine")
+        raise InvalidInput(
+            "vector",
+            "a vector of zeros in half precision",
+            "a vector with a direction: the distance is cosine",
+        )
     return query
 
 

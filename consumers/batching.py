@@ -6,6 +6,8 @@ model is fast; where it is slow a range stays short, so that little is lost with
 
 LEAST = 256
 MOST = 1024
+MOST_GIVEN = 65_536
+"""By a caller: all of a range is in memory at once."""
 _SECONDS = 0.5
 
 

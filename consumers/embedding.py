@@ -33,7 +33,7 @@ from chunkstore.models.truncation import cut_texts
 from chunkstore.retries import persistently
 from chunkstore.search_tables import ModelRow
 from chunkstore.store import ChunkStore
-from consumers.batching import Batching
+from consumers.batching import MOST_GIVEN, Batching
 from consumers.loop import Handler, Loop, NotNow
 
 MAX_ATTEMPTS = 3
@@ -100,8 +100,9 @@ class EmbeddingConsumer:
         on_progress: Callable[[ConsumeReport], None] | None = None,
         on_outage: Callable[[ModelUnavailable], None] | None = None,
     ) -> None:
-        if batch is not None and (type(batch) is not int or batch < 1):
-            raise InvalidInput("batch", batch, "an integer from 1 on, or None for what suits the model")
+        if batch is not None and (type(batch) is not int or not 1 <= batch <= MOST_GIVEN):
+            allowed = f"an integer from 1 to {MOST_GIVEN}, or None for what suits the model"
+            raise InvalidInput("batch", batch, allowed)
         if not lease_seconds > 0:
             raise InvalidInput("lease_seconds", lease_seconds, "a number of seconds above 0")
         if not model_seconds > 0:

@@ -18,7 +18,8 @@ def show_hit(rank: int, hit: "Hit", *, full: bool = False) -> None:
     from rich.text import Text
 
     cited = ", ".join([f"v{hit.version}", *_where(hit.place), f"chunk {hit.ordinal}"])
-    head = Text(f"{rank:>2}  ", "dim").append(clean(hit.key), "bold").append(f"  {cited}", "cyan")
+    key = clean(hit.key).replace("\n", "�")  # a key of several lines could look like another hit
+    head = Text(f"{rank:>2}  ", "dim").append(key, "bold").append(f"  {cited}", "cyan")
     _show(head.append(f"  {hit.score:.3f}", "green"), hit, full=full)
 
 

@@ -20,7 +20,9 @@ from chunkstore.errors import (
     UnknownModel,
 )
 from chunkstore.model import Chunk, Metadata, Place
+from chunkstore.models import open_model
 from chunkstore.store import ChunkStore
+from consumers.embedding import EmbeddingConsumer
 from tests.store.fix_store import MODEL
 from tests.store.fix_store import shared_store as store
 
@@ -349,6 +351,9 @@ async def test_a_bad_retention_time_is_refused(store: ChunkStore, keep_for: Any)
 
 VECTORS: dict[str, Any] = {
     "too short": [1.0] * 7,
+    "complex": [1j] * 8,
+    "too large for a float": [10**400] * 8,
+    "text": ["1"] * 8,
     "too long": [1.0] * 9,
     "a matrix": [[1.0] * 8],
     "a number": 1.0,
@@ -385,9 +390,36 @@ async def test_a_search_by_a_model_that_the_collection_lacks_is_an_error(collect
         await collection.search([1.0] * 8, model="other")
 
 
-@pytest.mark.parametrize("timeout", [-1, math.nan, "1", True, None], ids=repr)
+@pytest.mark.parametrize(
+    "timeout", [-1, math.nan, "1", True, None, 10**400], ids=lambda value: repr(value)[:8]
+)
 async def test_a_bad_timeout_is_refused(
     store: ChunkStore, collection: Collection, key: str, timeout: Any
 ) -> None:
     version = await collection.append(key, [Chunk("one")])
     assert (await refused(store, collection.wait_until_active(version, timeout=timeout))).field == "timeout"
+
+
+@pytest.mark.parametrize(
+    "chunk_id", ["x", True, 1.5, None, [1], -1, 2**63, 10**5000], ids=lambda value: type(value).__name__
+)
+async def test_a_bad_chunk_id_is_refused(store: ChunkStore, collection: Collection, chunk_id: Any) -> None:
+    assert (await refused(store, collection.retry(chunk_id))).field == "chunk_id"
+    assert (await refused(store, collection.discard(chunk_id))).field == "chunk_id"
+
+
+@pytest.mark.parametrize("batch", [0, -1, 1.5, True, "3", 65_537, 10**30], ids=repr)
+async def test_a_bad_batch_is_refused(store: ChunkStore, batch: Any) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        EmbeddingConsumer(store, open_model(MODEL), batch=batch)
+    assert caught.value.field == "batch"
+
+
+class Unprintable:
+    def __repr__(self) -> str:
+        raise RuntimeError("no")
+
+
+async def test_a_value_whose_repr_fails_is_refused_by_name(store: ChunkStore, collection: Collection) -> None:
+    error = await refused(store, collection.append(Unprintable(), []))  # pyright: ignore[reportArgumentType]
+    assert "this Unprintable is not allowed" in str(error)

@@ -85,3 +85,10 @@ def test_settings_cannot_be_written_out_with_the_password_in_them() -> None:
     settings = read("host=h password=s3cr3t")
     with pytest.raises(TypeError):
         msgspec.json.encode(settings)
+
+
+def test_a_traceback_with_locals_shows_a_refused_dsn_half_made() -> None:
+    with pytest.raises(InvalidInput) as caught:
+        Dsn("postgresql://me:se@cr@et@host/db")
+    shown = traceback.TracebackException.from_exception(caught.value, capture_locals=True)
+    assert any("Dsn(" in (frame.locals or {}).get("self", "") for frame in shown.stack)
