@@ -5,7 +5,7 @@ Attachments are named and not opened; messages inside the message are read.
 """
 
 from collections.abc import Iterator
-from email import policy
+from email import errors, policy
 from email.message import EmailMessage
 from email.parser import BytesParser
 
@@ -14,6 +14,15 @@ from chunkstore.ingest.decoding import decoded
 from chunkstore.ingest.document import Document
 from chunkstore.ingest.formats.html import to_markdown
 from chunkstore.ingest.formats.marking import blocks, heading, one_line, plain
+
+_CUT_OFF = (
+    errors.StartBoundaryNotFoundDefect,
+    errors.CloseBoundaryNotFoundDefect,
+    errors.InvalidBase64PaddingDefect,
+    errors.InvalidBase64LengthDefect,
+)
+_ENCRYPTED = frozenset({"application/pkcs7-mime", "application/x-pkcs7-mime", "multipart/encrypted"})
+_ARMOUR = "-----BEGIN PGP MESSAGE-----"
 
 _HEADERS = ("From", "To", "Cc", "Date")
 _MAX_DEPTH = 20
@@ -27,8 +36,13 @@ def read(content: bytes) -> Document:
     if not any(name in message for name in (*_HEADERS, "Subject", "Message-ID", "MIME-Version")):
         raise UnreadableFile("not an e-mail: it does not begin with the headers of one")
     text = blocks(_written(message, 0))
+    parts = [part for part in message.walk() if not part.is_multipart()]
+    if any(isinstance(defect, _CUT_OFF) for part in message.walk() for defect in part.defects):
+        raise UnreadableFile("truncated: the message ends in the middle of a part")
     if not text:
         raise UnreadableFile("no text: an empty message")
+    if parts and all(part.get_content_maintype() == "image" for part in parts):
+        raise UnreadableFile("no text: an e-mail of images alone")
     return Document(text + "\n", "markdown")
 
 
@@ -57,6 +71,10 @@ def _body(part: EmailMessage, depth: int, attached: list[str]) -> Iterator[str]:
     if depth > _MAX_DEPTH:
         raise UnreadableFile(f"its parts nest more than {_MAX_DEPTH} deep")
     kind = part.get_content_type()
+    if part.get_param("smime-type") == "signed-data":
+        raise UnreadableFile("no text: the message is inside its signature (S/MIME), which is not read here")
+    if kind in _ENCRYPTED:
+        raise UnreadableFile(f"encrypted: a key is needed to read it ({kind})")
     if kind == "message/rfc822":
         for inner in _parts(part):
             yield from _written(inner, depth + 1)
@@ -91,4 +109,6 @@ def _text(part: EmailMessage, kind: str) -> str:
         text = content.decode(part.get_content_charset() or "utf-8")
     except (UnicodeDecodeError, LookupError):
         text = decoded(content)
+    if text.lstrip().startswith(_ARMOUR):
+        raise UnreadableFile("encrypted: a key is needed to read it (PGP)")
     return to_markdown(text) if kind == "text/html" else plain(text.replace("\r\n", "\n")).strip()

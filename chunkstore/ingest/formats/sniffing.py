@@ -90,7 +90,11 @@ def sniff(content: bytes) -> Sniffed:
 
     Raises UnreadableFile for a ZIP archive that is damaged, encrypted or a bomb.
     """
-    if b"%PDF-" in content[:1_024] and (content.startswith(b"%PDF-") or not is_text(content[:_HEAD_BYTES])):
+    if b"%PDF-" in content[:1_024] and (
+        content.startswith(b"%PDF-")
+        or not is_text(content[:_HEAD_BYTES])
+        or b"startxref" in content[-_HEAD_BYTES:]
+    ):
         return Sniffed("pdf")
     if content.startswith(_ZIP):
         return _in_archive(content)
@@ -98,7 +102,7 @@ def sniff(content: bytes) -> Sniffed:
         return Sniffed(refusal=_in_ole(content))
     if other := _other(content[:_HEAD_BYTES]):
         return Sniffed(refusal=other)
-    return _in_text(without_mark(content[: 2 * _HEAD_BYTES]))
+    return _in_text(without_mark(content[: 2 * _HEAD_BYTES]), content[-2 * _HEAD_BYTES :])
 
 
 def may_be_read(head: bytes) -> bool:
@@ -151,11 +155,11 @@ def _in_ole(content: bytes) -> str:
     return "a document of an old office program, which is not read here"
 
 
-def _in_text(head: bytes) -> Sniffed:
+def _in_text(head: bytes, tail: bytes) -> Sniffed:
     if _HTML.match(head):
         return Sniffed("html")
-    if head.lstrip()[:1] == b"{" and _NOTEBOOK.search(head):
-        return Sniffed("notebook")
+    if head.lstrip()[:1] == b"{" and (_NOTEBOOK.search(head) or _NOTEBOOK.search(tail)):
+        return Sniffed("notebook")  # the programs that write notebooks put it last
     return Sniffed("mail") if _is_mail(head) else _UNKNOWN
 
 

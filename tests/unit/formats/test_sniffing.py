@@ -1,10 +1,11 @@
 """Files whose names lie are read as what they are; what only looks like another format does not."""
 
+import json
 from pathlib import Path
 
 import pytest
 
-from chunkstore.ingest.formats.sniffing import may_be_read
+from chunkstore.ingest.formats.sniffing import may_be_read, sniff
 from tests.unit.formats.fix_files import FILES, parsed_as
 
 MADE = {
@@ -78,3 +79,15 @@ def test_what_is_read_may_be_read_by_its_head(name: str) -> None:
 @pytest.mark.parametrize("name", ["picture.png", "writer.doc"])
 def test_what_is_not_read_is_known_by_its_head(name: str) -> None:
     assert not may_be_read((FILES / name).read_bytes()[:8_192])
+
+
+def test_a_notebook_is_known_by_its_end_where_its_program_writes_the_format_last() -> None:
+    cells = [{"cell_type": "markdown", "metadata": {}, "source": ["A line of it. " * 40]} for _ in range(40)]
+    notebook = json.dumps({"cells": cells, "metadata": {}, "nbformat": 4, "nbformat_minor": 5}, indent=1)
+    assert sniff(notebook.encode()).format == "notebook"
+
+
+def test_a_pdf_with_lines_before_it_is_a_pdf() -> None:
+    served = b"HTTP/1.1 200 OK\nContent-Type: application/pdf\n\n%PDF-1.4\n" + b"1 0 obj <<>> endobj\n" * 500
+    assert sniff(served + b"startxref\n9\n%%EOF\n").format == "pdf"
+    assert sniff(b"A text about %PDF- and the like. " * 500).format == ""
