@@ -76,7 +76,21 @@ def parse(path: Path) -> Document:
         ) from error
     except Exception as error:
         raise UnreadableFile(_damaged(found, error)) from error
+    _check_text(document.text)
     return msgspec.structs.replace(document, parser=found.fingerprint)
+
+
+def _check_text(text: str) -> None:
+    """Raises UnreadableFile for what no chunk can hold; a parser may find it written as an escape."""
+    position = text.find("\0")
+    if position >= 0:
+        raise UnreadableFile(f"its text holds a NUL at character {position:,}")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise UnreadableFile(
+            f"its text holds half of a surrogate pair at character {error.start:,}"
+        ) from error
 
 
 def _promised(path: Path) -> Format | None:

@@ -17,7 +17,7 @@ MAX_CELLS = 20_000_000
 
 
 def read(content: bytes) -> Document:
-    """The values of all sheets as they were when last calculated; empty rows are left out."""
+    """The values of all sheets as they were when last calculated; empty rows and columns are left out."""
     try:
         import openpyxl
     except ImportError as error:
@@ -38,7 +38,13 @@ def read(content: bytes) -> Document:
 
 
 def _sheet(title: str, rows: Sequence[Sequence[str]]) -> str:
-    return blocks([heading(title, 2), table(rows)]) if rows else ""
+    return blocks([heading(title, 2), table(_filled_columns(rows))]) if rows else ""
+
+
+def _filled_columns(rows: Sequence[Sequence[str]]) -> list[list[str]]:
+    """The rows without the columns that are empty in all: a lone cell may stand 16,000 to the right."""
+    filled = sorted({i for row in rows for i, value in enumerate(row) if value})
+    return [[row[i] if i < len(row) else "" for i in filled] for row in rows]
 
 
 def _filled_rows(rows: Iterator[Sequence[object]]) -> Iterator[list[str]]:

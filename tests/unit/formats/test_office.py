@@ -1,5 +1,10 @@
 """Word, PowerPoint and Excel files that LibreOffice and pandoc made."""
 
+from pathlib import Path
+
+import openpyxl
+
+from chunkstore.ingest import parsers
 from tests.unit.formats.fix_files import FILES, page_of, read, refused
 from tests.unit.formats.test_pdf import HEADINGS, SENTENCES
 
@@ -65,3 +70,15 @@ def test_encrypted_and_old_documents_say_what_they_are() -> None:
     assert "an Excel 97-2003 workbook" in refused(FILES / "calc.xls")
     assert "a Rich Text document" in refused(FILES / "writer.rtf")
     assert "an OpenDocument file" in refused(FILES / "writer.odt")
+
+
+def test_a_lone_cell_far_to_the_right_is_one_cell(tmp_path: Path) -> None:
+    book = openpyxl.Workbook()
+    sheet = book.active
+    sheet["XFD1048576"] = "far cell"
+    sheet["B2"] = "near"
+    book.save(tmp_path / "far.xlsx")
+    text = parsers.parse(tmp_path / "far.xlsx").text
+    assert "| near |" in text
+    assert "|  | far cell |" in text
+    assert len(text) < 200

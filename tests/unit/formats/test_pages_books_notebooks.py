@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from chunkstore.errors import UnreadableFile
 from tests.unit.formats.fix_bad_files import book
 from tests.unit.formats.fix_files import parsed_as, read
 
@@ -98,3 +99,11 @@ def test_a_notebook_of_format_3_is_read(tmp_path: Path) -> None:
     cells = [{"cell_type": "heading", "level": 2, "source": "Old"}, {"cell_type": "code", "input": "1 + 1"}]
     content = json.dumps({"nbformat": 3, "worksheets": [{"cells": cells}]}).encode()
     assert parsed_as(tmp_path, "a.ipynb", content).text == "## Old\n\n```\n1 + 1\n```\n"
+
+
+@pytest.mark.parametrize(("source", "held"), [("a\0b", "a NUL"), ("a\ud800b", "half of a surrogate pair")])
+def test_a_notebook_whose_text_no_chunk_can_hold_says_so(tmp_path: Path, source: str, held: str) -> None:
+    cells = [{"cell_type": "markdown", "metadata": {}, "source": [source]}]
+    content = json.dumps({"cells": cells, "metadata": {}, "nbformat": 4, "nbformat_minor": 5})
+    with pytest.raises(UnreadableFile, match=f"its text holds {held}"):
+        parsed_as(tmp_path, "a.ipynb", content.encode())
