@@ -76,8 +76,10 @@ async def rehearse(collection: "Collection | None", asked: Request) -> IngestRep
             asked.paths,
             prune=asked.prune,
             checks=asked.checks,
+            rechunk=asked.rechunk or False,
             limits=asked.limits,
             on_progress=_Shown(bar),
+            on_outdated=lambda outdated: say(str(outdated)),
         )
 
 

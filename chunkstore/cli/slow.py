@@ -72,12 +72,13 @@ async def embed(
     consumer = EmbeddingConsumer(store, model, batch=batch, on_progress=show, on_outage=tell)
     waiting = await lag(store, model.name)
     show(consumer.report)
-    report = await consumer.run(drain=drain, stop=stop)
-    if report.spent is not None:
-        _say_spent(model.name, report.spent)
-    if report.truncated:
-        _say_truncated(model, report)
-    return report
+    try:
+        return await consumer.run(drain=drain, stop=stop)
+    finally:  # also where the provider refused: what was asked of it until then is paid for
+        if consumer.report.spent is not None:
+            _say_spent(model.name, consumer.report.spent)
+        if consumer.report.truncated:
+            _say_truncated(model, consumer.report)
 
 
 def _say_truncated(model: "Model", report: "ConsumeReport") -> None:

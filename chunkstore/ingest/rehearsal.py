@@ -17,7 +17,7 @@ from chunkstore.ingest.frames import Cutter, Task
 from chunkstore.ingest.pipeline import APPENDED_AT_ONCE
 from chunkstore.ingest.plan import Step, for_each, planned
 from chunkstore.ingest.process import Limits
-from chunkstore.ingest.reports import IngestReport, Outcome, Progress, Tally
+from chunkstore.ingest.reports import IngestReport, Outcome, Outdated, Progress, Tally
 from chunkstore.ingest.sizing import chunker_for
 from chunkstore.ingest.sources import find_sources
 from chunkstore.ingest.stamps import digests
@@ -35,12 +35,14 @@ async def rehearse(
     prune: bool = False,
     chunker: Cutter | None = None,
     checks: Checks | None = None,
+    rechunk: bool = False,
     limits: Limits | None = None,
     on_progress: Callable[[Progress], None] | None = None,
+    on_outdated: Callable[[Outdated], None] | None = None,
 ) -> IngestReport:
     """What `ingest` would report of files; None for a collection that is not there yet.
 
-    Outdated files are counted as such, whatever `rechunk` would be. Chunks are not counted.
+    Outdated files are told of, and counted as such unless `rechunk` is True. Chunks are not counted.
     """
     found = await to_thread.run_sync(find_sources, list(paths), abandon_on_cancel=True)
     cut = chunker or (Chunker() if collection is None else await to_thread.run_sync(chunker_for, collection))
@@ -51,9 +53,12 @@ async def rehearse(
         plan = await planned(collection, found.sources, checks or Checks(), workers, fingerprint(cut))
         for step in plan.unchanged:
             tally.done(step.source.key, "unchanged")
-        for step in plan.outdated:
+        if plan.outdated and on_outdated is not None:
+            on_outdated(plan.counted())
+        for step in [] if rechunk else plan.outdated:
             tally.done(step.source.key, "outdated")
-        held = await _held(collection, plan.to_read)
+        to_read = [*plan.to_read, *(plan.outdated if rechunk else ())]
+        held = await _held(collection, to_read)
 
         async def read(step: Step) -> None:
             key = step.source.key
@@ -67,7 +72,7 @@ async def rehearse(
             outcome: Outcome = "unchanged" if same else "updated" if key in live else "added"
             tally.done(key, outcome)
 
-        await for_each(plan.to_read, read, at_once=workers.most + APPENDED_AT_ONCE)
+        await for_each(to_read, read, at_once=workers.most + APPENDED_AT_ONCE)
     lost = await to_thread.run_sync(found.lost, live, abandon_on_cancel=True) if prune else []
     tally.total += len(lost)
     for key in lost:

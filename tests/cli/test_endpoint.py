@@ -74,6 +74,20 @@ def test_a_wrong_key_ends_the_command_and_is_not_shown(cli: Cli, docs: Path, ser
     assert cli("consume", "--drain", "--json").json[SPEC]["embedded"] == 3
 
 
+def test_what_was_asked_before_a_refusal_is_told(cli: Cli, docs: Path, service: Endpoint) -> None:
+    cli("ingest", docs, "--model", SPEC)
+    answered: list[Request] = []
+
+    def once(request: Request) -> Reply:
+        answered.append(request)
+        return (good if len(answered) == 1 else failing(401, "no more"))(request)
+
+    service.always = once
+    ended = cli("consume", "--drain", expect=1)
+    assert "answered 401: no more" in ended.err
+    assert re.search(rf"{SPEC}: \d requests?, [1-9]\d* tokens", ended.err)
+
+
 def test_no_key_at_all_is_bad_usage(cli: Cli) -> None:
     cli.environment.pop("OPENAI_BASE_URL", None)
     cli.environment.pop("OPENAI_API_KEY", None)

@@ -144,6 +144,10 @@ def test_what_an_earlier_chunker_made_is_said_and_left_with_an_exit_code_of_its_
     quiet = filled("ingest", docs, "--no-rechunk", "--json")
     assert (quiet.json["outdated"], SAID in quiet.err) == (3, False)
     assert "files of an earlier chunker or parser" in filled("ingest", docs, "--no-rechunk").out
+    dry = filled("ingest", docs, "--dry-run", "--json")
+    assert (dry.json["outdated"], SAID in dry.err) == (3, True)
+    dry = filled("ingest", docs, "--dry-run", "--rechunk", "--json")
+    assert (dry.json["outdated"], dry.json["unchanged"], SAID in dry.err) == (0, 4, True)
     assert filled("ingest", docs, "--rechunk", "--json").json["unchanged"] == 4
     assert filled("ingest", docs, "--json").json["outdated"] == 0
 
