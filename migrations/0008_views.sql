@@ -49,10 +49,18 @@ JOIN collections c ON c.collection = f.collection
 JOIN models m ON m.model = c.serving
 LEFT JOIN versions t ON t.file = f.file AND t.version = f.target
 LEFT JOIN active_versions a ON a.file = f.file AND a.model = c.serving
-WHERE f.key IS NOT NULL;
+WHERE f.key IS NOT NULL
+  AND (
+      f.target > 0
+      OR EXISTS (
+          SELECT FROM versions v
+          WHERE v.file = f.file
+            AND v.state = 'open'
+      )
+  );
 
 COMMENT ON VIEW file_states IS
-    'Every file and where it stands with its collection''s serving model. How many chunks a waiting file lacks is in the view waiting.';
+    'Every file that has a version, or is getting its first, and where it stands with its collection''s serving model. How many chunks a waiting file lacks is in the view waiting.';
 COMMENT ON COLUMN file_states.state IS
     'open: its first version is still being written. active: searches see the target. waiting: they do not yet. failed: the target waits on an open dead letter. deleted: a tombstone is active.';
 COMMENT ON COLUMN file_states.latest IS 'The highest committed version; 0 before the first.';

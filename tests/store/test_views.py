@@ -1,5 +1,6 @@
 """The views say to people with psql what the API says to programs."""
 
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -206,3 +207,21 @@ async def test_every_view_is_described(young: Lived) -> None:
     )
     assert {row["relname"] for row in seen} == {"active_chunks", "file_states", "waiting", "failed"}
     assert all(row["comment"] for row in seen)
+
+
+async def test_a_file_whose_only_version_was_given_up_has_no_state(
+    young: Lived, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("chunkstore.batches.BATCH_CHUNKS", 1)
+    seen: list[list[str]] = []
+
+    async def broken() -> AsyncIterator[Chunk]:
+        for content in ("one", "two", "three"):
+            yield Chunk(content)
+        seen.append([row["state"] for row in await read(young, "SELECT state FROM {schema}.file_states")])
+        raise RuntimeError("the source broke")
+
+    with pytest.raises(RuntimeError):
+        await young.collection.append("stream", broken())
+    assert seen == [["open"]]
+    assert await read(young, "SELECT * FROM {schema}.file_states") == []
