@@ -20,6 +20,23 @@ WHERE a.version IS DISTINCT FROM f.target
 """Whether the active version of every file that is not erased is its target."""
 
 
+TOLD_TWICE = """
+SELECT count(*)
+FROM (
+    SELECT FROM events e CROSS JOIN unnest(e.chunks) AS c (chunk)
+    WHERE e.type = 'chunks_embedded'
+    GROUP BY c.chunk, e.data ->> 'model'
+    HAVING count(*) > 1
+    UNION ALL
+    SELECT FROM events
+    WHERE type IN ('version_committed', 'version_collected', 'version_abandoned', 'file_erased')
+    GROUP BY type, file, version
+    HAVING count(*) > 1
+) AS twice
+"""
+"""How much the log says twice that happens once: an embedding, a version's commit and end, an erasure."""
+
+
 async def values(store: ChunkStore, statement: str) -> list[Any]:
     """The first column of every row."""
 

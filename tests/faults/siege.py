@@ -18,7 +18,7 @@ from chunkstore.store import ChunkStore
 from consumers.embedding import EmbeddingConsumer
 from projections.projector import Projector
 from projections.verify import verify
-from tests.faults.asking import ALL_ACTIVE, eventually, until, value, values
+from tests.faults.asking import ALL_ACTIVE, TOLD_TWICE, eventually, until, value, values
 from tests.faults.fix_processes import Fleet
 from tests.faults.models import MODEL
 from tests.faults.processes import COLLECTION, FEW_KEYS
@@ -53,6 +53,7 @@ async def nothing_is_broken(store: ChunkStore) -> None:
     with anyio.fail_after(PEACE_SECONDS):
         while await _skipped(store):
             pass  # a collector that runs beside has written to the log since
+    assert await value(store, TOLD_TWICE) == 0
 
 
 async def _skipped(store: ChunkStore) -> list[str]:
