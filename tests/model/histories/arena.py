@@ -44,7 +44,6 @@ class Arena:
         self._world: World | None = None
         self._played = 0
         self._numbers = count()
-        self.steps = 0
         self.every_rule = True
         self.verifies = damage is None  # where a hole is looked for, the comparison finds it
 

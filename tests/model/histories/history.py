@@ -22,8 +22,6 @@ T = TypeVar("T")
 KEYS = {"a": 0, "b": 0, "c": 1}
 """The files by the partition that each is in: two share one."""
 
-VERIFY_EVERY = 15
-
 
 class History(RuleBasedStateMachine):
     """What every actor has: the store, the model, and the comparison."""
@@ -36,7 +34,6 @@ class History(RuleBasedStateMachine):
         self.arena = arena
         self.is_sound = True
         self.swept = False
-        self.steps = 0
         self.expected = Expected({}, keep_last=1)
 
     def begin(self, keep_last: int) -> None:
@@ -88,10 +85,7 @@ class History(RuleBasedStateMachine):
     @invariant()
     def judge(self) -> None:
         self.compare()
-        self.steps += 1
-        self.arena.steps += 1
-        if self.steps % VERIFY_EVERY == 0:
-            self.read_and_verify()
+        self.read_and_verify()
         self.is_sound = True
 
     def compare(self) -> None:
@@ -105,7 +99,7 @@ class History(RuleBasedStateMachine):
         return sorted((hit.key, hit.version, hit.ordinal, hit.content) for hit in hits)
 
     def read_and_verify(self) -> None:
-        """Asserts what is too slow for each step: what readers are given, and every check of `verify`."""
+        """Asserts what readers are given, and every check of `verify`."""
         for key, file in self.expected.files.items():
             assert self.call(read, self.world, key) == file.history(), f"what is read of {key}"
         if self.arena.verifies:
