@@ -458,11 +458,8 @@ async def test_without_rule_08_an_unchanged_append_leaves_a_dead_letter(world: W
     assert await an_unchanged_append_of_a_dead_letter(world) == []
 
 
-async def a_dead_letter_in_what_is_active(world: World) -> list[str]:
-    """A chunk was discarded, its version became active, the chunk was taken back and given up again.
-
-    Returns what an append of another chunk beside it, and the model's recovery, embed.
-    """
+async def a_chunk_is_given_up_in_what_is_active(world: World) -> None:
+    """A chunk was discarded, its version became active, the chunk was taken back and given up again."""
     await world.append("doc", "bad", "good")
     lease = await world.claimed()
     bad, good = await world.chunk("bad"), await world.chunk("good")
@@ -473,6 +470,11 @@ async def a_dead_letter_in_what_is_active(world: World) -> list[str]:
     assert await world.activate("doc") == {"doc": "active"}
     await world.collection.retry(bad)
     await given_up(world, "bad")
+
+
+async def a_dead_letter_in_what_is_active(world: World) -> list[str]:
+    """Returns what an append of the same content, and the model's recovery, embed."""
+    await a_chunk_is_given_up_in_what_is_active(world)
     assert (await world.collection.append("doc", [Chunk("bad"), Chunk("good")])).unchanged
     await world.drain()
     return await embedded(world)
@@ -488,17 +490,8 @@ async def test_without_rule_08_a_dead_letter_of_what_is_active_stays(world: Worl
 
 
 async def a_carried_chunk_given_up_in_what_is_active(world: World) -> list[str]:
-    """The same, and the append adds a chunk: the one given up is carried from a segment that is active."""
-    await world.append("doc", "bad", "good")
-    lease = await world.claimed()
-    bad, good = await world.chunk("bad"), await world.chunk("good")
-    async with world.store.database.transaction() as conn:
-        await world.complete(Session(conn), lease, [good], finished=False)
-        await embeddings.dead_letter(conn, lease, world.model, bad, attempts=3, error="no")
-    await world.collection.discard(bad)
-    assert await world.activate("doc") == {"doc": "active"}
-    await world.collection.retry(bad)
-    await given_up(world, "bad")
+    """The append adds a chunk: the one given up is carried from a segment that is active."""
+    await a_chunk_is_given_up_in_what_is_active(world)
     await world.append("doc", "bad", "good", "new")
     await world.drain()
     return await embedded(world)
