@@ -70,7 +70,8 @@ async def test_operations_that_meet_come_to_one_of_their_orders_at_every_stateme
 
     def every(_: int, points: Sequence[Point]) -> Sequence[Point]:
         """All; where they can meet on nothing but the partition, from its lock on."""
-        first = next(n for n, point in enumerate(points) if not only_partitions or "lock_p" in point.text)
+        locks = (n for n, point in enumerate(points) if only_partitions and "lock_p" in point.text)
+        first = next(locks, 0)  # an erasure takes it inside its one call
         return points[first:]
 
     met = await Meeting(stage, pair).run(every)
