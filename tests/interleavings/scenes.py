@@ -65,7 +65,10 @@ class Scene:
     def _anonymous(self, value: Any) -> Any:
         if not isinstance(value, str):
             return value
-        return value.replace(self.new_key, "new").replace(self.source_key, "source").replace(self.key, "it")
+        names = {self.new_key: "new", self.source_key: "source", self.key: "it"}
+        for name in sorted(names, key=len, reverse=True):  # one may begin as another does
+            value = value.replace(name, names[name])
+        return value
 
     @property
     def range(self) -> Held:
