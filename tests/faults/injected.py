@@ -151,6 +151,22 @@ async def stopped_at_once(fleet: Fleet) -> AsyncIterator[None]:
 
 
 @asynccontextmanager
+async def server_killed(fleet: Fleet) -> AsyncIterator[None]:
+    """The server's first process is killed with `kill -9`, and starts again where somebody asks for it."""
+    fleet.kill_server()
+    yield
+
+
+@asynccontextmanager
+async def killed(fleet: Fleet, *roles: str) -> AsyncIterator[None]:
+    """The processes of these roles are killed with `kill -9`; who has the fleet starts them again."""
+    for process in fleet.processes.values():
+        if process.role in roles:
+            process.kill()
+    yield
+
+
+@asynccontextmanager
 async def disk_full(folder: Path) -> AsyncIterator[None]:
     """The file system of the folder has nothing left to write to."""
     ballast = folder / "ballast"

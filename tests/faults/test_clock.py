@@ -1,6 +1,6 @@
 """A machine whose clock is a day off takes part: every deadline is the database's, so nothing ends too early.
 
-The clock is libfaketime's, for one process; skipped where that is not installed.
+The clock is libfaketime's, for one process.
 """
 
 import os
@@ -9,6 +9,7 @@ import sys
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 
 import anyio
@@ -16,11 +17,14 @@ import pytest
 from anyio import to_thread
 
 from chunkstore import leases
+from chunkstore.collection import Collection
 from chunkstore.model import Chunk
 from chunkstore.store import ChunkStore
 from projections.verify import verify
 from tests.faults.asking import until, value, values
 from tests.faults.models import MODEL
+from tests.faults.searching import Checker
+from tests.faults.stamped import chunks_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(100)]
 
@@ -30,9 +34,10 @@ DAY_OFF = pytest.mark.parametrize("clock", ["+1d", pytest.param("-1d", marks=pyt
 @pytest.fixture(scope="module")
 def library() -> Path:
     """The library that gives a process another clock."""
-    found = next(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"), None)
-    if found is None:
-        pytest.skip("libfaketime is not installed")
+    installed = find_spec("libfaketime")
+    assert installed is not None
+    assert installed.origin is not None
+    (found,) = Path(installed.origin).parent.rglob("libfaketime.so.1")
     return found
 
 
@@ -119,3 +124,25 @@ async def test_a_lease_of_a_machine_whose_clock_is_off_ends_by_the_databases_clo
         store, "SELECT extract(epoch FROM expires - clock_timestamp())::float8 FROM leases"
     )
     assert 0 < left <= 60
+
+
+@DAY_OFF
+async def test_searches_see_every_file_whole_while_machines_whose_clock_is_off_do_the_work(
+    store: ChunkStore,
+    files: Collection,
+    searched: Checker,
+    dsn: str,
+    schema: str,
+    library: Path,
+    clock: str,
+) -> None:
+    there = Elsewhere(library, dsn, schema, clock)
+    for stamp in "abcde":  # more than are kept
+        version = await files.append("doc", chunks_of("doc", stamp))
+        await there.chunkstore("consume", "--drain")
+        await there.chunkstore("project", "--drain")
+        with anyio.fail_after(10):
+            while searched.newest["doc"] != version.number:
+                await anyio.sleep(0.01)
+    await there.chunkstore("gc")
+    assert await value(store, "SELECT count(*) FROM versions WHERE state = 'collected'") == 3

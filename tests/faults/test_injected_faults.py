@@ -34,6 +34,14 @@ async def siege() -> AsyncIterator[Siege]:
 
 
 FAULTS: list[tuple[str, Fault, float]] = [
+    (
+        "who appends is killed",
+        lambda siege: injected.killed(siege.fleet, "upload-few", "upload-few-streamed"),
+        0.5,
+    ),
+    ("who consumes is killed", lambda siege: injected.killed(siege.fleet, "consume"), 0.5),
+    ("who projects is killed", lambda siege: injected.killed(siege.fleet, "project"), 0.5),
+    ("who collects is killed", lambda siege: injected.killed(siege.fleet, "collect"), 0.5),
     ("connections are cut", lambda siege: injected.cut(siege.proxy), 1),
     ("connections are refused", lambda siege: injected.refused(siege.proxy), 2),
     ("the way to the server is frozen", lambda siege: injected.frozen(siege.proxy, To.SERVER), 1),
@@ -59,6 +67,7 @@ FAULTS: list[tuple[str, Fault, float]] = [
         lambda siege: injected.raised(siege.dsn, siege.schema, WORKER, "40P01", at_commit=False),
         1.5,
     ),
+    ("the server is killed", lambda siege: injected.server_killed(siege.fleet), 0.5),
     ("the server stops at once", lambda siege: injected.stopped_at_once(siege.fleet), 0.5),
 ]
 """What happens, and for how many seconds."""
@@ -84,4 +93,5 @@ WITHIN_SECONDS = 30
     ],
 )
 async def test_everybody_gets_on_after(siege: Siege, fault: Fault, lasts: float) -> None:
-    await siege.withstands(fault(siege), lasts=lasts, within=WITHIN_SECONDS)
+    took = await siege.withstands(fault(siege), lasts=lasts, within=WITHIN_SECONDS)
+    print(f"everybody had done new work after {took:.1f} s")
