@@ -7,8 +7,15 @@ from typing import TYPE_CHECKING
 
 import anyio.to_thread
 
-from chunkstore.cli.output import working
-from chunkstore.errors import UnknownModel
+from chunkstore.cli.output import say, working
+from chunkstore.errors import (
+    ChunkstoreError,
+    InvalidInput,
+    MissingExtra,
+    ModelRefused,
+    ModelUnavailable,
+    UnknownModel,
+)
 
 if TYPE_CHECKING:
     from chunkstore.models import Model
@@ -46,16 +53,33 @@ async def names(store: "ChunkStore") -> list[str]:
     return known
 
 
-async def load_all(store: "ChunkStore", specs: Sequence[str] | None, device: str | None) -> "list[Model]":
-    """The models of the specs, or without any those that the store embeds with."""
-    wanted = specs or [spec_for(name) for name in await names(store)]
-    return [await load(spec, device) for spec in wanted]
+async def load_all(
+    store: "ChunkStore", specs: Sequence[str] | None, device: str | None
+) -> "tuple[list[Model], bool]":
+    """The models of the specs, or without any those that the store embeds with; and whether these are all.
+
+    One of the store's own that cannot be opened is said and left out, unless it is the only one. Raises
+    what `open_model` raises otherwise.
+    """
+    if specs:
+        return [await load(spec, device) for spec in specs], True
+    opened: list[Model] = []
+    refused: list[ChunkstoreError] = []
+    for name in await names(store):
+        try:
+            opened.append(await load(spec_for(name), device))
+        except (MissingExtra, UnknownModel, InvalidInput, ModelRefused, ModelUnavailable) as error:
+            refused.append(error)
+    if not opened:
+        raise refused[0]
+    for error in refused:
+        say(f"left out: {error}")
+    return opened, not refused
 
 
 def name_of(given: str) -> str:
     """The stored name of a model that is given by its name or its spec."""
     from chunkstore import models
-    from chunkstore.errors import InvalidInput
 
     try:
         return models.name_of(given)

@@ -149,10 +149,12 @@ class Ingested(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
-class Ran(msgspec.Struct, frozen=True):
+class Ran(msgspec.Struct, frozen=True, kw_only=True):
     """What `up` came to."""
 
     embedded: int
+    given_up: int
+    """Chunks that became dead letters."""
     switched: int
     collected: int
     """Versions."""

@@ -36,7 +36,8 @@ async def consume(
     """Embed what the log asks for; any number of these may run, on any machine.
 
     Runs until Ctrl-C or SIGTERM, then finishes the range in hand and gives back what it has only claimed.
-    With `--drain` it ends when nothing is left. The exit code is 1 where it gave a chunk up.
+    With `--drain` it ends when nothing is left. The exit code is 1 where it gave a chunk up, or could not
+    open one of the store's models.
 
     For example:
 
@@ -48,7 +49,7 @@ async def consume(
     from chunkstore.cli.models import load_all
 
     async with where.store() as store:
-        models = await load_all(store, model, device)
+        models, are_all = await load_all(store, model, device)
         stop = stop_event()
         _say_running("embedding with", [one.name for one in models], drain=drain)
         with progress(counted=drain) as bar:
@@ -79,7 +80,8 @@ async def consume(
         )
     if drain and stop.is_set():
         return Exit.TERMINATED
-    return Exit.PROBLEM if any(report.dead_letters for report in reports) else Exit.OK
+    given_up = any(report.dead_letters for report in reports)
+    return Exit.OK if are_all and not given_up else Exit.PROBLEM
 
 
 @command(group=WORK, sort_key=3)

@@ -8,7 +8,14 @@ from chunkstore import catalog
 from chunkstore.cli import slow
 from chunkstore.cli.models import load, spec_for
 from chunkstore.cli.output import say
-from chunkstore.errors import InvalidInput, MissingExtra, ModelRefused, ModelUnavailable, UnknownModel
+from chunkstore.errors import (
+    ChunkstoreError,
+    InvalidInput,
+    MissingExtra,
+    ModelRefused,
+    ModelUnavailable,
+    UnknownModel,
+)
 from chunkstore.retries import persistently
 
 if TYPE_CHECKING:
@@ -29,6 +36,7 @@ class Workers:
         bar: "Progress",
         specs: dict[str, str],
         *,
+        drain: bool,
         batch: int | None,
         device: str | None,
         stop: anyio.Event,
@@ -36,14 +44,26 @@ class Workers:
         self._store = store
         self._bar = bar
         self._specs = specs
+        self._drain = drain
         self._batch = batch
         self._device = device
         self._stop = stop
         self.embedded = 0
+        self.given_up = 0
         self.activated = 0
+        self.idle: set[str] = set()
+        """The models that nothing was embedded with, since they could not be opened."""
 
     async def run(self) -> None:
-        """Runs until the stop."""
+        """Runs until the stop, or until nothing is left."""
+        if self._drain:
+            found = await self._names()
+            await slow.for_each(found, self._consume)
+            await slow.for_each(found, self._project)
+        else:
+            await self._run_for_ever()
+
+    async def _run_for_ever(self) -> None:
         running: set[str] = set()
         async with anyio.create_task_group() as tasks:
             while not self._stop.is_set():
@@ -64,18 +84,27 @@ class Workers:
             try:
                 model = await load(self._specs.get(name) or spec_for(name), self._device, shown=False)
                 report = await slow.embed(
-                    self._store, model, self._bar, drain=False, batch=self._batch, stop=self._stop
+                    self._store, model, self._bar, drain=self._drain, batch=self._batch, stop=self._stop
                 )
             except (MissingExtra, UnknownModel, InvalidInput) as error:
-                say(f"nothing is embedded with {name!r} here: {error}")
+                self._leave_out(name, error)
                 return
             except (ModelRefused, ModelUnavailable) as error:
+                if self._drain:
+                    self._leave_out(name, error)
+                    return
                 say(f"nothing is embedded with {name!r} for {_AGAIN_SECONDS:g} s: {error}")
                 with anyio.move_on_after(_AGAIN_SECONDS):
                     await self._stop.wait()
             else:
                 self.embedded += report.embedded
+                self.given_up += report.dead_letters
+                return
+
+    def _leave_out(self, name: str, error: ChunkstoreError) -> None:
+        say(f"nothing is embedded with {name!r} here: {error}")
+        self.idle.add(name)
 
     async def _project(self, name: str) -> None:
-        report = await slow.project(self._store, name, self._bar, drain=False, stop=self._stop)
+        report = await slow.project(self._store, name, self._bar, drain=self._drain, stop=self._stop)
         self.activated += report.activated

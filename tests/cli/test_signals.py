@@ -111,7 +111,11 @@ def test_up_does_everything_for_collections_that_come_later(cli: Cli, docs: Path
     while len(cli("search", "tea", "--json").json["hits"]) < 3:
         assert running.process.poll() is None
     running.process.send_signal(signal.SIGINT)
-    assert running.end().out.splitlines()[:2] == ["chunks embedded     3", "files switched      3"]
+    assert running.end().out.splitlines()[:3] == [
+        "chunks embedded     3",
+        "chunks given up     0",
+        "files switched      3",
+    ]
 
 
 HANGING = """

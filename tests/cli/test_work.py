@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import psycopg
+import pytest
 from psycopg import sql
 
 from tests.cli.fix_cli import MODEL, Cli
@@ -89,3 +90,30 @@ def test_a_rebuild_leaves_the_same_hits(filled: Cli) -> None:
     assert filled("rebuild", "default", "--json").json["vectors_copied"] == 3
     assert "active chunks   3" in filled("rebuild", "default").out
     assert filled("search", "tea", "--json").json == before
+
+
+def test_up_drained_embeds_activates_and_collects_once(cli: Cli, docs: Path) -> None:
+    cli("collection", "create", "default", "--model", MODEL, "--keep-last", "1")
+    cli("ingest", docs)
+    (docs / "tea.md").write_text("# Tea\n\nTea is picked in autumn.\n")
+    cli("ingest", docs)
+    done = cli("up", "--drain", "--json")
+    assert done.json == {"embedded": 3, "given_up": 0, "switched": 3, "collected": 1, "removed": 1}
+    assert {hit["key"] for hit in cli("search", "tea", "--json").json["hits"]} == {
+        "docs/tea.md",
+        "docs/ships.txt",
+        "docs/bread.txt",
+    }
+
+
+@pytest.mark.parametrize("command", ["consume", "up"])
+def test_a_model_that_cannot_be_opened_here_is_said_and_keeps_no_other_from_its_work(
+    cli: Cli, docs: Path, command: str
+) -> None:
+    cli("ingest", docs, "--model", MODEL)
+    prefixed = "openai:tiny,dimensions=8,url=http://127.0.0.1:9,query_prefix=query: "
+    cli("collection", "create", "elsewhere", "--model", prefixed)
+    cli("ingest", docs, "-c", "elsewhere")
+    done = cli(command, "--drain", "--json", expect=1)
+    assert "cannot be opened by its name alone: give it with --model" in done.err
+    assert (done.json if command == "up" else done.json["hashing-64"])["embedded"] == 3

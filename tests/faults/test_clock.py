@@ -6,7 +6,7 @@ The clock is libfaketime's, for one process.
 import os
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import timedelta
 from functools import partial
 from importlib.util import find_spec
@@ -21,7 +21,7 @@ from chunkstore.collection import Collection
 from chunkstore.model import Chunk
 from chunkstore.store import ChunkStore
 from projections.verify import verify
-from tests.faults.asking import until, value, values
+from tests.faults.asking import eventually, until, value, values
 from tests.faults.models import MODEL
 from tests.faults.searching import Checker
 from tests.faults.stamped import chunks_of
@@ -126,6 +126,15 @@ async def test_a_lease_of_a_machine_whose_clock_is_off_ends_by_the_databases_clo
     assert 0 < left <= 60
 
 
+def seen(searched: Checker, version: int) -> Callable[[], Awaitable[bool]]:
+    """Whether the last search saw the version of `doc`."""
+
+    async def look() -> bool:
+        return searched.newest["doc"] == version
+
+    return look
+
+
 @DAY_OFF
 async def test_searches_see_every_file_whole_while_machines_whose_clock_is_off_do_the_work(
     store: ChunkStore,
@@ -141,8 +150,6 @@ async def test_searches_see_every_file_whole_while_machines_whose_clock_is_off_d
         version = await files.append("doc", chunks_of("doc", stamp))
         await there.chunkstore("consume", "--drain")
         await there.chunkstore("project", "--drain")
-        with anyio.fail_after(10):
-            while searched.newest["doc"] != version.number:
-                await anyio.sleep(0.01)
+        await eventually(seen(searched, version.number), "somebody searched the new version", seconds=10)
     await there.chunkstore("gc")
     assert await value(store, "SELECT count(*) FROM versions WHERE state = 'collected'") == 3
