@@ -8,6 +8,7 @@ from chunkstore import catalog
 from tests.interleavings.scenes import Rows, Scene
 from tests.interleavings.sides import Side
 
+# Files in the order in which a scene names them, not by their keys, whose numbers differ between two scenes.
 _SEARCHED = """
 SELECT f.key, a.version, c.content
 FROM {} m
@@ -16,17 +17,20 @@ JOIN chunks c USING (chunk_id)
 JOIN files f ON f.file = m.file
 JOIN active_versions a ON a.file = m.file AND a.model = {}
 WHERE f.collection = %(collection)s AND f.key = ANY (%(keys)s)
-ORDER BY 1, 2, 3"""
+ORDER BY array_position(%(keys)s, f.key), 2, 3"""
 
 _VERSIONS = """
 SELECT f.key, v.version, v.state, v.tombstone, v.pinned, v.chunks
 FROM versions v
 JOIN files f USING (file)
 WHERE f.collection = %(collection)s AND f.key = ANY (%(keys)s) AND v.state NOT IN ('open', 'abandoned')
-ORDER BY 1, 2"""
+ORDER BY array_position(%(keys)s, f.key), 2"""
 
 _TARGETS = """
-SELECT key, target FROM files WHERE collection = %(collection)s AND key = ANY (%(keys)s) ORDER BY 1"""
+SELECT key, target
+FROM files
+WHERE collection = %(collection)s AND key = ANY (%(keys)s)
+ORDER BY array_position(%(keys)s, key)"""
 
 _DEAD_LETTERS = """
 SELECT c.content, d.state
