@@ -70,7 +70,7 @@ VALUES
     ('writer', 'FUNCTION set_pinned', 'EXECUTE'),
 
     ('consumer', 'TABLE events', 'SELECT'),
-    ('consumer', 'TABLE segments', 'SELECT'),
+    ('consumer', 'TABLE segments', 'SELECT (segment, file, min_chunk, max_chunk, consecutive, chunks)'),
     ('consumer', 'TABLE chunks', 'SELECT'),
     ('consumer', 'TABLE embeddings', 'SELECT'),
     ('consumer', 'TABLE dead_letters', 'SELECT'),
@@ -83,7 +83,7 @@ VALUES
     ('consumer', 'FUNCTION dead_letter', 'EXECUTE'),
 
     ('projector', 'TABLE events', 'SELECT'),
-    ('projector', 'TABLE segments', 'SELECT'),
+    ('projector', 'TABLE segments', 'SELECT (segment, file, min_chunk, max_chunk, consecutive, chunks)'),
     ('projector', 'TABLE chunks', 'SELECT (chunk_id, file)'),
     ('projector', 'TABLE active_versions', 'SELECT'),
     ('projector', 'TABLE progress', 'SELECT, UPDATE (position, epoch, owner, expires)'),
@@ -606,16 +606,36 @@ BEGIN
 END
 $$;
 
+-- Who else than their owners may create in the schema; NULL where nobody may. What they made there would stand in
+-- for a function of the server's that fits its arguments less well.
+CREATE FUNCTION others_who_create_in(_schema name) RETURNS text
+STABLE LANGUAGE sql AS $$
+    SELECT string_agg(CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE a.grantee::regrole::text END, ', ')
+    FROM pg_namespace n
+    CROSS JOIN LATERAL aclexplode(coalesce(n.nspacl, acldefault('n', n.nspowner))) AS a
+    WHERE n.nspname = _schema
+      AND a.privilege_type = 'CREATE'
+      AND a.grantee NOT IN (n.nspowner, (SELECT o.nspowner FROM pg_namespace o WHERE o.nspname = current_schema()))
+      AND NOT EXISTS (SELECT FROM pg_roles r WHERE r.oid = a.grantee AND r.rolsuper);
+$$;
+
 -- Makes all rights what `rights` says, no more and no less, for every role of the store. Run it again after the
 -- schema or the extension was renamed: the functions look where these were.
 CREATE FUNCTION apply_rights() RETURNS void
 LANGUAGE plpgsql AS $$
 DECLARE
-    _path  text := format('%I, %I, pg_temp', current_schema(), (
+    _extension name := (
         SELECT n.nspname FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace WHERE e.extname = 'vector'
-    ));
-    _row   record;
+    );
+    _path      text := format('%I, %I, pg_temp', current_schema(), _extension);
+    _others    text := others_who_create_in(_extension);
+    _row       record;
 BEGIN
+    IF _others IS NOT NULL AND EXISTS (SELECT FROM roles) THEN
+        RAISE EXCEPTION '% may create functions in the schema %, which those that run with the owner''s rights'
+            ' look in: REVOKE CREATE ON SCHEMA % FROM them, or have vector in a schema of its own',
+            _others, _extension, _extension USING ERRCODE = 'insufficient_privilege';
+    END IF;
     FOR _row IN SELECT DISTINCT object FROM rights WHERE object LIKE 'FUNCTION %' LOOP
         -- pg_temp last: a caller's temporary table must not stand before the store's own.
         EXECUTE format('ALTER %s SECURITY DEFINER SET search_path = %s', _row.object, _path);

@@ -271,3 +271,29 @@ async def test_a_store_without_roles_has_no_tenants(store: ChunkStore) -> None:
     await store.collection("docs", model=MODEL)
     with pytest.raises(Conflict, match="chunkstore roles"):
         await set_tenant(store.database, "docs", "postgres")
+
+
+async def test_an_error_that_ends_a_process_is_the_one_that_its_caller_names(
+    stores: Stores, users: Users
+) -> None:
+    await (await stores.of("owner")).collection("given", model=MODEL)
+    reader = await stores.of("reader")
+    with pytest.raises(InsufficientPrivilege):
+        await EmbeddingConsumer(reader, MODEL).run(drain=True)
+    with pytest.raises(InsufficientPrivilege):
+        await Projector(reader, MODEL.name).run(drain=True)
+
+
+@pytest.mark.parametrize(("others", "grant"), [("PUBLIC", "PUBLIC"), (None, "pg_database_owner")])
+async def test_no_rights_are_given_where_others_could_stand_in_for_what_the_owners_functions_call(
+    users: Users, dsn: str, others: str | None, grant: str
+) -> None:
+    with psycopg.connect(dsn) as admin:  # nobody sees what is not committed
+        admin.execute(f'SET search_path = "{users.schema}", public'.encode())
+        admin.execute(f"GRANT CREATE ON SCHEMA public TO {grant}".encode())
+        if others is None:
+            admin.execute("SELECT apply_rights()")
+        else:
+            with pytest.raises(psycopg.errors.InsufficientPrivilege, match=f"{others} may create functions"):
+                admin.execute("SELECT apply_rights()")
+        admin.rollback()
