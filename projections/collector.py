@@ -57,6 +57,14 @@ class CollectReport(msgspec.Struct):
     indexes_rebuilt: int = 0
     would_collect: list[Collectable] = msgspec.field(default_factory=list[Collectable])
 
+    def add(self, later: "CollectReport") -> None:
+        """Adds what a later run came to."""
+        self.collected += later.collected
+        self.abandoned += later.abandoned
+        self.swept += later.swept
+        self.skipped += later.skipped
+        self.indexes_rebuilt += later.indexes_rebuilt
+
 
 class _Swept(msgspec.Struct, frozen=True):
     swept: int
@@ -71,7 +79,10 @@ async def collect(
     dry_run: bool = False,
     on_progress: Callable[[CollectReport], None] | None = None,
 ) -> CollectReport:
-    """Collects by each collection's retention, or shows what would go. Raises UnknownCollection."""
+    """Collects by each collection's retention, or shows what would go; with `collection`, in that one alone.
+
+    Raises UnknownCollection.
+    """
     number = await _number(store, collection)
     report = CollectReport()
     if dry_run:
@@ -81,11 +92,11 @@ async def collect(
             )
         return report
     run = _Run(store, report, on_progress or _silent)
-    await run.abandon_overdue()
+    await run.abandon_overdue(number)
     await run.decide(number)
-    await run.sweep()
-    await rebuild.drop_abandoned(store.database)
-    report.indexes_rebuilt = await repack_due(store.database)
+    await run.sweep(number)
+    await rebuild.drop_abandoned(store.database, number)
+    report.indexes_rebuilt = await repack_due(store.database, number)
     return report
 
 
@@ -96,8 +107,7 @@ async def collect_for_ever(store: ChunkStore, *, every: float, stop: anyio.Event
     total = CollectReport()
     while not stop.is_set():
         report = await persistently(lambda: collect(store), stop)
-        for name in ("collected", "abandoned", "swept", "skipped", "indexes_rebuilt"):
-            setattr(total, name, getattr(total, name) + getattr(report, name))
+        total.add(report)
         with anyio.move_on_after(every):
             await stop.wait()
     return total
@@ -122,9 +132,9 @@ class _Run:
         self._report = report
         self._on_progress = on_progress
 
-    async def abandon_overdue(self) -> None:
+    async def abandon_overdue(self, collection: CollectionId | None) -> None:
         """Gives up open versions whose writer has not added a batch for their deadline."""
-        for file in await self._files(COLLECTOR.overdue):
+        for file in await self._files(COLLECTOR.overdue, {"collection": collection}):
             self._report.abandoned += await self._mark(file, COLLECTOR.abandon_overdue, VersionAbandoned)
 
     async def decide(self, collection: CollectionId | None) -> None:
@@ -133,16 +143,16 @@ class _Run:
             self._report.collected += await self._mark(file, COLLECTOR.decide, VersionCollected)
             self._on_progress(self._report)
 
-    async def sweep(self) -> None:
+    async def sweep(self, collection: CollectionId | None) -> None:
         """Removes what no open or uncollected version names any more."""
         after = FileId(0)
-        while files := await self._files(COLLECTOR.to_sweep, {"after": after}):
+        while files := await self._files(COLLECTOR.to_sweep, {"collection": collection, "after": after}):
             for file in files:
                 await self._sweep_file(file)
                 self._on_progress(self._report)
             after = files[-1]
 
-    async def _files(self, statement: bytes, params: dict[str, int | None] | None = None) -> list[FileId]:
+    async def _files(self, statement: bytes, params: dict[str, int | None]) -> list[FileId]:
         async with self._database.transaction() as conn:
             return list(dict.fromkeys(await rows.fetch_values(conn, statement, params)))
 

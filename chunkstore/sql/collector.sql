@@ -1,10 +1,12 @@
 -- name: overdue
 -- Open versions that have passed their deadline.
-SELECT file, version
-FROM versions
-WHERE state = 'open'
-  AND deadline < clock_timestamp()
-ORDER BY file, version;
+SELECT v.file
+FROM versions v
+JOIN files f USING (file)
+WHERE v.state = 'open'
+  AND v.deadline < clock_timestamp()
+  AND (%(collection)s::integer IS NULL OR f.collection = %(collection)s)
+ORDER BY v.file, v.version;
 
 -- name: abandon_overdue
 -- Abandons the open versions of a file that have passed their deadline; asked again under its lock.
@@ -64,9 +66,11 @@ WHERE file = %(file)s;
 -- The files that hold payload of collected or abandoned versions.
 SELECT DISTINCT v.file
 FROM versions v
+JOIN files f USING (file)
 WHERE v.state IN ('abandoned', 'collected')
   AND v.segments <> '{}'
   AND v.file > %(after)s
+  AND (%(collection)s::integer IS NULL OR f.collection = %(collection)s)
 ORDER BY v.file
 LIMIT 1000;
 

@@ -4,12 +4,15 @@ from typing import Any
 
 import pytest
 
-from chunkstore import Chunk, ChunkStore, Collection, rows
+from chunkstore import Chunk, ChunkStore, Collection, rows, versions
 from chunkstore.errors import Conflict
 from chunkstore.status import status
+from consumers.embedding import EmbeddingConsumer
 from projections import indexes
 from projections.collector import COLLECTOR, CollectReport, _Run, _silent, _Swept, collect
+from projections.projector import Projector
 from projections.rebuild import rebuild
+from tests.faults.models import MODEL
 
 
 async def due_version(collection: Collection, count: int, *, every: int) -> None:
@@ -136,3 +139,27 @@ async def asked(store: ChunkStore, statement: str) -> int:
     """What the store answers to a question of one value."""
     async with store.database.transaction() as conn:
         return await rows.fetch_value(conn, statement.encode())
+
+
+async def test_the_collection_of_one_collection_leaves_all_others_alone(store: ChunkStore) -> None:
+    for name in ("these", "others"):
+        collection = await store.collection(name, model=MODEL, keep_last=1)
+        for number in range(3):
+            await collection.append("a", [Chunk(f"{name} {number}")])
+        await EmbeddingConsumer(store, MODEL).run(drain=True)
+        await Projector(store, MODEL.name).run(drain=True)
+        await opened_and_left(store, collection)
+    await _Run(store, CollectReport(), _silent).decide(None)  # by a run that was killed before its sweep
+    report = await collect(store, collection="these")
+    assert (report.abandoned, report.collected, report.swept) == (1, 0, 2)
+    report = await collect(store)
+    assert (report.abandoned, report.collected, report.swept) == (1, 0, 2)
+
+
+async def opened_and_left(store: ChunkStore, collection: Collection) -> None:
+    """An open version past its deadline."""
+    async with store.database.transaction() as conn:
+        state = await versions.lock_existing(conn, collection.row.collection, "a")
+        number = await versions.open_version(conn, state.file, b"{}")
+        past = "UPDATE versions SET deadline = '2000-01-01' WHERE file = %(file)s AND version = %(version)s"
+        await conn.execute(past, {"file": state.file, "version": number})

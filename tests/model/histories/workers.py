@@ -240,7 +240,7 @@ class Workers(Writers):
 
     async def _sweep_some(self, number: int) -> None:
         async with self.database.transaction() as conn:
-            files = await rows.fetch_values(conn, COLLECTOR.to_sweep, {"after": 0})
+            files = await rows.fetch_values(conn, COLLECTOR.to_sweep, {"collection": None, "after": 0})
             if files:
                 params = {"file": files[number % len(files)], "segments": 1, "limit": 1000}
                 await conn.execute(COLLECTOR.sweep_segments, params)
@@ -248,7 +248,7 @@ class Workers(Writers):
     def collect(self) -> None:
         """All that the collector does; nothing is left then that no live version names."""
         self._decide()
-        self.call(self.collector.sweep)
+        self.call(self.collector.sweep, None)
         self.swept = True
         self.compare()
         for file in self.expected.files.values():

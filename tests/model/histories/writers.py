@@ -179,7 +179,7 @@ class Writers(History):
                 " WHERE state = 'open' AND file = %(file)s AND version = %(version)s",
                 {"file": stream.file, "version": stream.version},
             )
-        await self.collector.abandon_overdue()
+        await self.collector.abandon_overdue(None)
 
     @rule(target=versions, stream=consumes(streams), how=st.sampled_from(["commit"] * 4 + ["give up"]))
     def end_stream(self, stream: Stream, how: str) -> Named | MultipleResults[Named]:

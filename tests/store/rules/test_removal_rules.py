@@ -46,7 +46,7 @@ async def a_sweep_meets_an_append_that_reuses_its_chunk(world: World) -> None:
     await writer.commit()
     await sweeping
     await sweeper.rollback()
-    await run.sweep()
+    await run.sweep(None)
 
 
 async def _append_streamed(world: World, writer: Session, file: int, content: str) -> None:
@@ -492,7 +492,7 @@ async def a_sweep_meets_the_swap(world: World) -> None:
     run = collector._Run(world.store, collector.CollectReport(), collector._silent)
     await run.decide(None)
     gate, swap, swapping = await a_swap_at_the_gate(world)
-    sweeping = await world.races(run.sweep(), against=swap)
+    sweeping = await world.races(run.sweep(None), against=swap)
     await gate.rollback()
     await swapping
     await sweeping

@@ -137,7 +137,7 @@ async def a_sweep_has_the_chunks_that_the_swap_would_copy(world: World) -> None:
     run = collector._Run(world.store, collector.CollectReport(), collector._silent)
     await run.decide(None)
     gate, swap, swapping = await a_swap_that_waits_to_stop_staging(world)
-    sweeping = await world.races(run.sweep(), against=swap)
+    sweeping = await world.races(run.sweep(None), against=swap)
     await gate.rollback()
     await swapping
     await sweeping
