@@ -142,7 +142,12 @@ async def serve(database: Database, collection: CollectionRow, name: str) -> Non
         params = {"collection": collection.collection, "model": model.model, "serving": current.serving}
         waiting = await rows.fetch_value(conn, COLLECTIONS.waiting_for_model, params)
         backfilling = await rows.fetch_value(conn, COLLECTIONS.backfill_position, params) is not None
-        if waiting or backfilling:
+        if backfilling:
+            raise ModelIncomplete(
+                f"model: {name!r} cannot serve yet, its back-fill is not finished;"
+                " where nobody is at it, add the model again, which goes on with it"
+            )
+        if waiting:
             raise ModelIncomplete(
                 f"model: {name!r} cannot serve yet, {waiting} files wait for it;"
                 " run consumers and a projector for it until `status` shows none"

@@ -19,7 +19,8 @@ from chunkstore.embeddings import DeadLetter
 from chunkstore.errors import InvalidInput, NeverActive, UnknownModel, WaitTimeout
 from chunkstore.manifests import place_of, read_segment
 from chunkstore.model import ChunkId, Hits, Metadata, ModelId, StoredChunk, Version
-from chunkstore.models import Model, name_of, open_model, spec_of
+from chunkstore.models import Model, name_of, spec_of
+from chunkstore.models.opening import opened
 from chunkstore.search_tables import CollectionModel
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
 VectorOrText = str | Sequence[float] | np.ndarray
 
-# Between two looks at whether a version is active: a twentieth of what was waited so far.
+# Between two looks at whether a version is active: a fortieth of what was waited so far.
 _SHORTEST_PAUSE = 0.005
 _LONGEST_PAUSE = 0.25
 
@@ -47,6 +48,7 @@ class Collection:
         self.row = row
         self._models = models
         self._model = model
+        self._openers: dict[ModelId, Model | str] = {}
 
     @property
     def model_names(self) -> list[str]:
@@ -55,10 +57,7 @@ class Collection:
 
     def opener(self) -> Model | str | None:
         """The serving model if it was given, else the spec that opens it, None where its name tells none."""
-        given, serving = self._model, self._serving.name
-        if given is not None and name_of(given) == serving:
-            return given
-        return spec_of(serving)
+        return self._opener(self._serving.name)
 
     # --- writing --------------------------------------------------------------------------------
 
@@ -214,10 +213,10 @@ class Collection:
     async def add_model(self, model: Model | str) -> None:
         """Lets the collection be embedded by another model too, and logs what it lacks, file by file.
 
-        A call that was cut off is finished by the next one. Raises ModelMismatch, InvalidInput.
+        A call that was cut off is finished by the next one. Raises ModelMismatch, InvalidInput, and what
+        `open_model` raises.
         """
-        opened = open_model(model) if isinstance(model, str) else model
-        await catalog.add_model(self.store.database, self.row, opened)
+        await catalog.add_model(self.store.database, self.row, await opened(model))
         await self._read_models()
         self.store.hints.give()
 
@@ -253,6 +252,10 @@ class Collection:
     def _serving(self) -> CollectionModel:
         return self._models[0]
 
+    def _opener(self, name: str) -> Model | str | None:
+        given = self._model
+        return given if given is not None and name_of(given) == name else spec_of(name)
+
     async def _by_name(self, name: str | None) -> CollectionModel:
         if name is None:
             return self._serving
@@ -282,17 +285,16 @@ class Collection:
 
     async def _opened(self, searched: CollectionModel) -> Model:
         """The model that embeds queries: the one given with the collection, else by its stored name."""
-        if self._model is None or name_of(self._model) != searched.name:
-            spec = spec_of(searched.name)
-            if spec is None:
+        if searched.model not in self._openers:
+            opener = self._opener(searched.name)
+            if opener is None:
                 raise UnknownModel(
                     f"model: {searched.name!r} cannot be opened by its name alone;"
                     " give it to `store.collection(name, model=…)`, or search with a vector"
                 )
-            self._model = spec
-        if isinstance(self._model, str):
-            self._model = await self.store.queries.opened(self._model)
-        return self._model
+            self._openers[searched.model] = opener
+        opener = self._openers[searched.model]
+        return await self.store.queries.opened(opener) if isinstance(opener, str) else opener
 
     async def _set_pinned(self, key: str, version: int, *, pinned: bool) -> Version:
         inputs.checked_version(version, "version")

@@ -13,7 +13,8 @@ from chunkstore.collection import Collection
 from chunkstore.database import Database
 from chunkstore.errors import UnknownCollection
 from chunkstore.hints import Hints
-from chunkstore.models import Model, describe, open_model
+from chunkstore.models import Model
+from chunkstore.models.opening import described, opened
 from chunkstore.models.queries import Queries
 from chunkstore.settings import KEEP_LAST
 
@@ -66,26 +67,25 @@ class ChunkStore:
 
         `model` is a Model or a spec for `open_model`. Retention (`keep_last` versions, and all that are
         younger than `keep_for`) and `headings` (whether heading paths are part of what the model is given)
-        count at creation only. Raises UnknownCollection, ModelMismatch, InvalidInput.
+        count at creation only. Raises UnknownCollection, ModelMismatch, InvalidInput, and what `open_model`
+        raises.
         """
-        described = None if model is None else describe(model)
+        given = None if model is None else await described(model)
         try:
             async with self.database.transaction() as conn:
                 row = await catalog.find(conn, name)
         except UnknownCollection:
-            if described is None:
+            if model is None:
                 raise
-            opened = open_model(model) if isinstance(model, str) else model
-            assert opened is not None
+            model = await opened(model)
             row = await catalog.create(
-                self.database, name, opened, keep_last=keep_last, keep_for=keep_for, headings=headings
+                self.database, name, model, keep_last=keep_last, keep_for=keep_for, headings=headings
             )
-            model = opened
         async with self.database.transaction() as conn:
             models = await catalog.models_of(conn, row.collection)
-        if described is not None:
-            stored = next((m for m in models if m.name == described.name), models[0])
-            catalog.check_same(stored, described)
+        if given is not None:
+            stored = next((m for m in models if m.name == given.name), models[0])
+            catalog.check_same(stored, given)
         return Collection(self, row, models, model)
 
     async def collections(self) -> list[CollectionRow]:
