@@ -121,7 +121,8 @@ class EmbeddingConsumer:
 
         Raises UnknownModel, or ModelMismatch before anything is embedded; ModelRefused where the model's
         provider refuses the key, the model or every text; ModelHangs where a call takes too long. Its
-        thread is left behind, so that the process has to end by `os._exit`.
+        thread is left behind, so that the process has to end by `os._exit`. DatabaseError's family where
+        trying again is no use.
         """
         known = await persistently(self._known_model, stop)
         loop = Loop(

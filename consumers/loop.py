@@ -30,6 +30,7 @@ from chunkstore.errors import (
     ModelUnavailable,
     ServerUnreachable,
 )
+from chunkstore.groups import unwrapped
 from chunkstore.hints import Waiting, listening
 from chunkstore.leases import Lease
 from chunkstore.retries import persistently
@@ -117,7 +118,7 @@ class Loop:
         """Runs until `stop` is set, or with `drain` until nothing is in flight and nothing to claim.
 
         At a stop the range that the model works on is finished and what is only read is given back. Raises
-        ModelRefused, ModelHangs.
+        ModelRefused, ModelHangs, and DatabaseError's family where trying again is no use.
         """
         ending, stop = stop, anyio.Event()
         if ending is not None and ending.is_set():
@@ -125,21 +126,22 @@ class Loop:
         to_work, read = anyio.create_memory_object_stream[tuple[Lease, Any]](0)
         to_settle, worked = anyio.create_memory_object_stream[tuple[Lease, Any, Any]](0)
         try:
-            async with listening(self._database, stop) as waiting, anyio.create_task_group() as renewing:
-                renewing.start_soon(self._renew)
-                renewing.start_soon(self._watch, renewing.cancel_scope)
-                if ending is not None:
-                    renewing.start_soon(_pass_on, ending, stop)
-                async with anyio.create_task_group() as stages:
-                    stages.start_soon(self._read, to_work, waiting, drain, stop)
-                    for _ in range(_RANGES_AHEAD):
-                        stages.start_soon(self._work, read.clone(), to_settle.clone(), stop)
-                    read.close()
-                    to_settle.close()
-                    for _ in range(_SETTLING):
-                        stages.start_soon(self._settle, worked.clone(), waiting, stop)
-                    worked.close()
-                renewing.cancel_scope.cancel()
+            with unwrapped():
+                async with listening(self._database, stop) as waiting, anyio.create_task_group() as renewing:
+                    renewing.start_soon(self._renew)
+                    renewing.start_soon(self._watch, renewing.cancel_scope)
+                    if ending is not None:
+                        renewing.start_soon(_pass_on, ending, stop)
+                    async with anyio.create_task_group() as stages:
+                        stages.start_soon(self._read, to_work, waiting, drain, stop)
+                        for _ in range(_RANGES_AHEAD):
+                            stages.start_soon(self._work, read.clone(), to_settle.clone(), stop)
+                        read.close()
+                        to_settle.close()
+                        for _ in range(_SETTLING):
+                            stages.start_soon(self._settle, worked.clone(), waiting, stop)
+                        worked.close()
+                    renewing.cancel_scope.cancel()
         finally:
             self._ended = True
             with anyio.move_on_after(_RELEASE_SECONDS, shield=True):

@@ -28,6 +28,7 @@ from chunkstore.events import (
     VersionActivated,
     VersionCommitted,
 )
+from chunkstore.groups import unwrapped
 from chunkstore.hints import listening
 from chunkstore.leases import Checkpoint
 from chunkstore.model import FileId, ModelId
@@ -73,27 +74,29 @@ class Projector:
         """Projects until `stop` is set, or with `drain` until every partition is read to its head.
 
         Indexes that are due are built beside it, so that no switch waits for one; a stop breaks a build
-        off, which the next projector begins anew. Raises UnknownModel.
+        off, which the next projector begins anew. Raises UnknownModel, and DatabaseError's family where
+        trying again is no use.
         """
         stop = stop or anyio.Event()
         model = await persistently(self._known_model, stop)
         group = leases.projector_group(model)
-        async with listening(self._database, stop) as waiting, anyio.create_task_group() as building:
-            looked, next_look = False, 0.0
-            while not stop.is_set():
-                if await self._project_all(group, model, stop):
-                    waiting.worked()
-                    looked = False
-                    continue
-                if not self._looks_at_indexes:
-                    if drain and looked and await persistently(lambda: self._is_idle(group), stop):
-                        break
-                    if monotonic() >= next_look or (drain and not looked):
-                        looked = self._looks_at_indexes = True
-                        next_look = monotonic() + _LOOK_SECONDS
-                        building.start_soon(self._build_due, model, stop, waiting.hint if drain else None)
-                await waiting.wait()
-            building.cancel_scope.cancel()
+        with unwrapped():
+            async with listening(self._database, stop) as waiting, anyio.create_task_group() as building:
+                looked, next_look = False, 0.0
+                while not stop.is_set():
+                    if await self._project_all(group, model, stop):
+                        waiting.worked()
+                        looked = False
+                        continue
+                    if not self._looks_at_indexes:
+                        if drain and looked and await persistently(lambda: self._is_idle(group), stop):
+                            break
+                        if monotonic() >= next_look or (drain and not looked):
+                            looked = self._looks_at_indexes = True
+                            next_look = monotonic() + _LOOK_SECONDS
+                            building.start_soon(self._build_due, model, stop, waiting.hint if drain else None)
+                    await waiting.wait()
+                building.cancel_scope.cancel()
         return self.report
 
     async def _build_due(self, model: ModelId, stop: anyio.Event, ended: Callable[[], None] | None) -> None:

@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
 from inspect import iscoroutinefunction
 
@@ -12,6 +12,7 @@ from chunkstore.cli.app import load
 from chunkstore.cli.codes import Exit, code_of
 from chunkstore.cli.output import complain
 from chunkstore.errors import ChunkstoreError
+from chunkstore.groups import leaves
 
 
 def run(tokens: Sequence[str]) -> int:
@@ -49,21 +50,12 @@ def _run(tokens: Sequence[str]) -> Exit:
 
 
 def _complained(error: Exception) -> Exit:
-    leaves = list(_leaves(error))
-    ours = [leaf for leaf in leaves if isinstance(leaf, ChunkstoreError)]
-    if len(ours) < len(leaves):
-        raise next((leaf for leaf in leaves if isinstance(leaf, BrokenPipeError)), error)
+    found = list(leaves(error))
+    ours = [leaf for leaf in found if isinstance(leaf, ChunkstoreError)]
+    if len(ours) < len(found):
+        raise next((leaf for leaf in found if isinstance(leaf, BrokenPipeError)), error)
     complain(str(ours[0]))
     return code_of(ours[0])
-
-
-def _leaves(error: Exception) -> Iterator[Exception]:
-    if isinstance(error, ExceptionGroup):
-        group: ExceptionGroup[Exception] = error
-        for inner in group.exceptions:
-            yield from _leaves(inner)
-    else:
-        yield error
 
 
 def _message(error: CycloptsError) -> str:
