@@ -25,6 +25,10 @@ from chunkstore.versions import NOTHING_STORED, Committed, FileState, Stored
 SENT_EARLY_FROM = 1_024
 
 
+_CLEAN_UP_SECONDS = 5
+"""For what a cancelled append still does; the deadline of its version does it otherwise."""
+
+
 class Write(msgspec.Struct, frozen=True, kw_only=True):
     """One append as the caller asked for it, checked."""
 
@@ -60,7 +64,7 @@ async def delete(database: Database, write: Write) -> Version:
 
     Raises UnknownFile where the key was never appended, StaleVersion.
     """
-    digest = Segmenter().digest(b"tombstone")
+    digest = Segmenter().digest(b"tombstone" + write.encoded_metadata)
     async with database.transaction(BY_INDEX) as conn:
         state = await versions.lock_existing(conn, write.collection, write.key)
         versions.check_expected(state, write.expected_version)
@@ -192,7 +196,7 @@ async def _append_streamed(
             await _add_batch(database, write, state.file, version, list(segmenter.feed(batch)))
         return await _commit(database, write, state.file, version, segmenter)
     except BaseException:
-        with anyio.CancelScope(shield=True):
+        with anyio.move_on_after(_CLEAN_UP_SECONDS, shield=True):
             await _give_up(database, state, version)
         raise
 

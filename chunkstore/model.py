@@ -47,7 +47,7 @@ class Version(msgspec.Struct, frozen=True, kw_only=True):
 
     collection: str
     key: str
-    file: FileId | None = None
+    file: FileId
     """The file's number: a key that was erased and appended again is another file's."""
     number: int
     chunks: int

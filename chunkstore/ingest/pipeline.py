@@ -24,7 +24,7 @@ from chunkstore.ingest.sizing import chunker_for
 from chunkstore.ingest.sources import Source, find_sources
 from chunkstore.ingest.stamps import Stamp, Stamping, log_again
 from chunkstore.ingest.workers import Workers
-from chunkstore.model import Version
+from chunkstore.model import FileId, Version
 
 __all__ = ["Checks", "IngestReport", "Limits", "Outdated", "Progress", "ingest"]
 
@@ -114,7 +114,9 @@ class _Ingestion:
             self._overtaken.append(Step(step.source))  # somebody else has appended to it meanwhile
             return
         if step.opened is not None:
-            await self._stamp(step.source, stamp.version, step.opened, stamp.parser, stamp.chunker)
+            await self._stamp(
+                stamp.file, stamp.version, step.source, step.opened, stamp.parser, stamp.chunker
+            )
         self._tally.without_text += stamp.chunks == 0
         self._tally.chunks_reused += stamp.chunks
         self._tally.done(step.source.key, outcome)
@@ -135,14 +137,16 @@ class _Ingestion:
         except (UnreadableFile, InvalidInput, Conflict) as error:
             self._tally.failed(source.key, str(source.path), str(error))
             return
-        await self._stamp(source, version.number, opened, opened.parser, fingerprint(self._cut))
+        await self._stamp(version.file, version.number, source, opened, opened.parser, fingerprint(self._cut))
         self._tally.without_text += version.chunks == 0
         self._tally.chunks_added += version.added
         self._tally.chunks_reused += version.chunks if version.unchanged else version.reused
         self._tally.done(source.key, self._outcome(version))
 
-    async def _stamp(self, source: Source, version: int, opened: Opened, parser: str, chunker: str) -> None:
-        stamp = Stamp.of(source.key, version, opened, parser=parser, chunker=chunker)
+    async def _stamp(
+        self, file: FileId, version: int, source: Source, opened: Opened, parser: str, chunker: str
+    ) -> None:
+        stamp = Stamp.of(source.key, file, version, opened, parser=parser, chunker=chunker)
         await self._stamping.add(stamp)
 
     async def delete_all(self, keys: Sequence[str], confirm: ConfirmPrune | None) -> None:

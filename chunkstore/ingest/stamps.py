@@ -7,6 +7,7 @@ A stamp is valid while its version is the latest and the target. It goes with it
 import re
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from types import TracebackType
 from typing import Self
 
@@ -16,8 +17,9 @@ import msgspec
 from chunkstore import rows, versions
 from chunkstore.collection import Collection
 from chunkstore.database import BY_INDEX
-from chunkstore.errors import UnknownFile
+from chunkstore.errors import ChunkstoreError, UnknownFile
 from chunkstore.ingest.frames import Opened
+from chunkstore.model import FileId
 from chunkstore.statements import load
 from chunkstore.versions import Stored
 
@@ -28,12 +30,14 @@ _YOUNG_NS = 2_000_000_000
 _UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 _SAVED_AT_ONCE = 128
 _SAVED_AFTER = 1.0
+_CLEAN_UP_SECONDS = 5.0
 
 
 class Stamp(msgspec.Struct, frozen=True, kw_only=True):
     """The file of a key as it was read for a version: its size, time and hash, and what read and cut it."""
 
     key: str
+    file: FileId
     version: int
     size: int
     mtime_ns: int | None
@@ -43,11 +47,12 @@ class Stamp(msgspec.Struct, frozen=True, kw_only=True):
     chunker: str
 
     @classmethod
-    def of(cls, key: str, version: int, opened: Opened, *, parser: str, chunker: str) -> Self:
+    def of(cls, key: str, file: FileId, version: int, opened: Opened, *, parser: str, chunker: str) -> Self:
         """The stamp of a file that was opened just now."""
         is_young = time.time_ns() - opened.mtime_ns < _YOUNG_NS
         return cls(
             key=key,
+            file=file,
             version=version,
             size=opened.size,
             mtime_ns=None if is_young else opened.mtime_ns,
@@ -116,8 +121,11 @@ class Stamping:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        with anyio.CancelScope(shield=True):
+        if error is None:
             await self._save()
+            return
+        with anyio.move_on_after(_CLEAN_UP_SECONDS, shield=True), suppress(ChunkstoreError):
+            await self._save()  # what ended the ingestion is the error to report
 
     async def add(self, stamp: Stamp) -> None:
         """Saves the stamp soon."""
@@ -135,10 +143,9 @@ class Stamping:
 
 
 async def save(collection: Collection, stamps: Sequence[Stamp]) -> None:
-    """Saves the stamps, one a key."""
+    """Saves the stamps, one a file."""
     params = {
-        "collection": collection.row.collection,
-        "keys": [stamp.key for stamp in stamps],
+        "files": [stamp.file for stamp in stamps],
         "versions": [stamp.version for stamp in stamps],
         "sizes": [stamp.size for stamp in stamps],
         "mtimes": [stamp.mtime_ns for stamp in stamps],

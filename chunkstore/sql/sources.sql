@@ -1,6 +1,6 @@
 -- name: stamps
 -- The valid stamps of the files of those keys: each describes the version that is latest and target.
-SELECT f.key, s.version, s.size, s.mtime_ns, s.hash, s.parser, s.chunker, v.chunks,
+SELECT f.key, f.file, s.version, s.size, s.mtime_ns, s.hash, s.parser, s.chunker, v.chunks,
        EXISTS (
            SELECT FROM dead_letters d
            WHERE d.file = f.file
@@ -13,24 +13,24 @@ WHERE f.collection = %(collection)s
   AND f.key = ANY (%(keys)s);
 
 -- name: save
--- Remembers what the files of those keys were made of. Holds the files against an erasure, which deletes
--- these rows (rule 20); a key that it took meanwhile has no row to hold. In order of the files, so that two
--- ingestions do not wait for each other.
+-- Remembers what those files were made of. Holds the files against an erasure, which deletes these rows
+-- (rule 20); one that it took meanwhile has no row to hold. In order of the files, so that two ingestions do
+-- not wait for each other.
 WITH held AS (
-    SELECT file, key
+    SELECT file
     FROM files
-    WHERE collection = %(collection)s
-      AND key = ANY (%(keys)s)
+    WHERE file = ANY (%(files)s)
+      AND key IS NOT NULL
     ORDER BY file
     FOR KEY SHARE
 )
 INSERT INTO sources AS s (file, version, size, mtime_ns, hash, parser, chunker)
 SELECT h.file, w.version, w.size, w.mtime_ns, w.hash, w.parser, w.chunker
 FROM unnest(
-    %(keys)s::text[], %(versions)s::integer[], %(sizes)s::bigint[], %(mtimes)s::bigint[],
+    %(files)s::bigint[], %(versions)s::integer[], %(sizes)s::bigint[], %(mtimes)s::bigint[],
     %(hashes)s::bytea[], %(parsers)s::text[], %(chunkers)s::text[]
-) AS w (key, version, size, mtime_ns, hash, parser, chunker)
-JOIN held h USING (key)
+) AS w (file, version, size, mtime_ns, hash, parser, chunker)
+JOIN held h USING (file)
 ORDER BY h.file
 ON CONFLICT (file) DO UPDATE
 SET version = excluded.version, size = excluded.size, mtime_ns = excluded.mtime_ns, hash = excluded.hash,

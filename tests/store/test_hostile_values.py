@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from chunkstore.collection import Collection
 from chunkstore.errors import Conflict, InvalidInput, NeverActive, NotFound
-from chunkstore.model import Chunk, Place, Version
+from chunkstore.model import Chunk, FileId, Place, Version
 from chunkstore.settings import MAX_K
 from chunkstore.store import ChunkStore
 from tests.fix_server import drop_schema
@@ -226,7 +226,7 @@ def test_any_number_of_a_version_is_taken_or_refused(run: Run, number: Any, key:
             lambda: collection.rollback(name, number),
             lambda: collection.pin(name, number),
             lambda: collection.wait_until_active(
-                Version(collection="docs", key=key, number=1, chunks=1), number
+                Version(collection="docs", key=key, file=FileId(1), number=1, chunks=1), number
             ),
         ]
         for call in calls:

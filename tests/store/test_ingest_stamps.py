@@ -286,3 +286,15 @@ async def test_two_ingestions_of_one_folder_at_once_both_end(collection: Collect
     assert await stamped(collection) == 150
     assert (await verify(collection.store)).ok
     shutil.rmtree(folder)
+
+
+async def test_a_stamp_of_an_erased_file_is_not_the_next_files_of_its_key(
+    collection: Collection, folder: Path
+) -> None:
+    await ingest(collection, [folder])
+    kept = list((await stamps.known(collection, ["f/a.odd"])).values())
+    await collection.erase("f/a.odd")
+    await collection.append("f/a.odd", [Chunk("somebody's text")])
+    await stamps.save(collection, kept)
+    assert await stamps.known(collection, ["f/a.odd"]) == {}
+    assert (await verify(collection.store)).ok

@@ -441,3 +441,11 @@ async def test_what_is_committed_never_changes_for_the_owner_either(
             for statement in REFUSED:
                 with pytest.raises(psycopg.errors.RestrictViolation, match="never change"):
                     await owner.execute(statement.encode())
+
+
+async def test_a_second_tombstone_with_other_metadata_is_a_version(collection: Collection) -> None:
+    await collection.append("doc", [Chunk("text")])
+    first = await collection.delete("doc", metadata={"why": "moved"})
+    second = await collection.delete("doc", metadata={"why": "withdrawn"})
+    assert (second.number, second.unchanged) == (first.number + 1, False)
+    assert (await collection.delete("doc", metadata={"why": "withdrawn"})).unchanged

@@ -1,13 +1,15 @@
 """What is taken for a change: size, time and hash, each switched on or off."""
 
+import msgspec
 import pytest
 
 from chunkstore.errors import InvalidInput
 from chunkstore.ingest.changes import Checks
 from chunkstore.ingest.stamps import Stamp
+from chunkstore.model import FileId
 
-STAMP = Stamp(key="k", version=1, size=10, mtime_ns=100, hash=b"h", parser="p/1", chunker="c")
-YOUNG = Stamp(key="k", version=1, size=10, mtime_ns=None, hash=b"h", parser="p/1", chunker="c")
+STAMP = Stamp(key="k", file=FileId(1), version=1, size=10, mtime_ns=100, hash=b"h", parser="p/1", chunker="c")
+YOUNG = msgspec.structs.replace(STAMP, mtime_ns=None)
 
 
 @pytest.mark.parametrize(

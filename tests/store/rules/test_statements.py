@@ -265,13 +265,19 @@ async def test_without_rule_03_a_sweep_leaves_an_embedding_behind(world: World) 
 
 
 TABLES_OF_A_FILE = ["segments", "versions", "idempotency_keys", "active_versions", "sources"]
-STAMP = Stamp(key="doc", version=1, size=3, mtime_ns=1, hash=b"h", parser="text/1", chunker="c")
+
+
+async def stamp(world: World) -> None:
+    """Saves a stamp for the first version of `doc`."""
+    file = FileId(await world.file_of("doc"))
+    made_of = {"size": 3, "mtime_ns": 1, "hash": b"h", "parser": "text/1", "chunker": "c"}
+    await stamps.save(world.collection, [Stamp(key="doc", file=file, version=1, **made_of)])
 
 
 @pytest.mark.parametrize("table", TABLES_OF_A_FILE)
 async def test_rule_03_an_erasure_leaves_no_row_of_the_file(world: World, table: str) -> None:
     await world.append("doc", "one", idempotency_key="first", metadata={"title": "T"})
-    await stamps.save(world.collection, [STAMP])
+    await stamp(world)
     await world.drain()
     await world.activate("doc")
     assert await world.value(f"SELECT count(*) FROM {table}") == 1
@@ -283,7 +289,7 @@ async def test_rule_03_an_erasure_leaves_no_row_of_the_file(world: World, table:
 async def test_without_rule_03_an_erasure_leaves_rows_that_tell_of_the_file(world: World, table: str) -> None:
     await world.without("erase_file", f"DELETE FROM {table} WHERE file = _file;")
     await world.append("doc", "one", idempotency_key="first", metadata={"title": "T"})
-    await stamps.save(world.collection, [STAMP])
+    await stamp(world)
     await world.drain()
     await world.activate("doc")
     await world.collection.erase("doc")
