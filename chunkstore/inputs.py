@@ -1,6 +1,7 @@
 """Checks what callers hand in before anything is written; errors name field, value and what is allowed."""
 
 import math
+import re
 from contextlib import suppress
 from typing import Any
 
@@ -44,7 +45,19 @@ def checked_content(content: object, position: int) -> bytes:
         if 1 <= len(encoded) <= MAX_CONTENT_BYTES and b"\0" not in encoded:
             return encoded
     allowed = f"content is text of 1 to {MAX_CONTENT_BYTES} UTF-8 bytes without NUL or lone surrogates"
-    raise InvalidInput(f"chunks[{position}].content", content, allowed)
+    raise InvalidInput(f"chunks[{position}].content", _outline(content), allowed)
+
+
+def _outline(content: object) -> str:
+    """What is wrong with a content, without a word of it: errors are logged."""
+    if not isinstance(content, str):
+        return type(content).__name__
+    if not content:
+        return content
+    for name, found in (("NUL", "\0"), ("a lone surrogate", "[\ud800-\udfff]")):
+        if (at := re.search(found, content)) is not None:
+            return f"text of {len(content)} characters with {name} at {at.start()}"
+    return f"text of {len(content.encode())} bytes"
 
 
 def checked_place(place: object, position: int) -> Place | None:
