@@ -31,7 +31,7 @@ NAMES = (
 )
 
 LONG = ("scale",)
-"""Run only where they are named: ten gigabytes of disk, and a quarter of an hour."""
+"""Run only where they are named: six gigabytes of disk, and six minutes or more."""
 
 ALONE = ("chunking", "embedding")
 """Those that need no server: each reads the rest of the command line itself."""

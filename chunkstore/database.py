@@ -23,7 +23,7 @@ from chunkstore import migrate as migrations
 from chunkstore.connections import Session
 from chunkstore.dsn import Dsn
 from chunkstore.embedded import EmbeddedServer
-from chunkstore.errors import ChunkstoreError, DatabaseError, StoreReplaced
+from chunkstore.errors import ChunkstoreError, DatabaseError, InvalidInput, StoreReplaced, UnsupportedServer
 from chunkstore.failures import may_be_the_schemas, translated
 from chunkstore.rows import Params, Statement
 
@@ -73,10 +73,12 @@ class Database:
     ) -> Self:
         """Connects to a migrated store; `settings.read` says what None means.
 
-        At most `max_size` connections. Raises at once ServerUnreachable, AuthenticationFailed,
-        DatabaseMissing, UnsupportedServer, InsufficientPrivilege, SchemaTooNew or, without `migrate`,
-        SchemaNotMigrated.
+        At most `max_size` connections in the pool. Raises InvalidInput, and at once ServerUnreachable,
+        AuthenticationFailed, DatabaseMissing, UnsupportedServer, InsufficientPrivilege, SchemaTooNew or,
+        without `migrate`, SchemaNotMigrated.
         """
+        if type(max_size) is not int or max_size < 1:
+            raise InvalidInput("max_size", max_size, "an integer of at least 1")
         where = settings.read(dsn, schema=schema, data=data)
         server = None if where.dsn is not None else await embedded.acquire(where.data)
         try:
@@ -95,6 +97,19 @@ class Database:
     def has_iterative_scans(self) -> bool:
         """Whether the server's pgvector goes on with an index scan until enough rows pass a join."""
         return self._session.has_iterative_scans
+
+    @property
+    def is_pooled(self) -> bool:
+        """Whether a pooler stands between, whose server sessions are everybody's."""
+        return self._session.pooled
+
+    def require_own_sessions(self, what: str) -> None:
+        """Raises UnsupportedServer behind a pooler, which would hand what is set on a session to others."""
+        if self.is_pooled:
+            raise UnsupportedServer(
+                f"{what} needs a session of its own, and {self._dsn.server} is a pooler:"
+                " give a DSN that goes to the server itself"
+            )
 
     @property
     def is_embedded(self) -> bool:
@@ -170,16 +185,13 @@ class Database:
     async def connection(self) -> AsyncIterator[AsyncConnection]:
         """A connection of its own outside any transaction, each statement committing by itself.
 
-        For what a transaction cannot hold: LISTEN, CREATE INDEX CONCURRENTLY, VACUUM.
+        For what a transaction cannot hold: LISTEN, CREATE INDEX CONCURRENTLY, VACUUM. Raises
+        UnsupportedServer behind a pooler.
         """
-        with translated(self._dsn):
-            connection = await connections.connect(self._dsn, self._session)
-            try:
-                await connection.execute(self._session.set_session, prepare=False)
-                await self._recognise(connection)
-                yield connection
-            finally:
-                await _reset_and_close(connection)
+        self.require_own_sessions("what no transaction can hold")
+        async with self._alone() as connection:
+            await connection.execute(self._session.set_session, prepare=False)
+            yield connection
 
     @asynccontextmanager
     async def guard(self) -> AsyncIterator[AsyncConnection]:
@@ -187,10 +199,22 @@ class Database:
 
         On a connection of its own; it may be idle for as long as that takes.
         """
-        async with self.connection() as connection:
+        async with self._alone() as connection:
             await connection.execute(self._session.begin + FOR_AS_LONG_AS_IT_TAKES, prepare=False)
             yield connection
             await _commit(connection)
+
+    @asynccontextmanager
+    async def _alone(self) -> AsyncIterator[AsyncConnection]:
+        """A connection that is not of the pool."""
+        with translated(self._dsn):
+            connection = await connections.connect(self._dsn, self._session)
+            try:
+                await self._recognise(connection)
+                yield connection
+            finally:
+                with anyio.move_on_after(_ROLLBACK_SECONDS, shield=True):
+                    await connection.close()
 
     async def _free(self) -> AsyncConnection:
         while True:
@@ -281,11 +305,3 @@ async def _roll_back(connection: AsyncConnection) -> None:
             await connection.rollback()
         except psycopg.Error:
             await connection.close()
-
-
-async def _reset_and_close(connection: AsyncConnection) -> None:
-    # Behind a pooler the server's session outlives this connection.
-    with anyio.move_on_after(_ROLLBACK_SECONDS, shield=True):
-        with suppress(psycopg.Error):
-            await connection.execute("UNLISTEN *; RESET search_path", prepare=False)
-        await connection.close()

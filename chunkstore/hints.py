@@ -105,7 +105,7 @@ async def _wake_at(stop: anyio.Event, waiting: Waiting) -> None:
 
 
 async def _listen(database: Database, waiting: Waiting) -> None:
-    while True:
+    while not database.is_pooled:  # no pooler passes LISTEN on: the polls find what there is
         try:
             async with database.connection() as conn:
                 await conn.execute(f"LISTEN {channel(database.schema)}".encode())

@@ -7,7 +7,10 @@ copies a vector holds its chunk, and the swap is one transaction in which nobody
 from collections.abc import Sequence
 from typing import Any
 
+import tenacity
 from psycopg import AsyncConnection
+from psycopg.errors import LockNotAvailable, QueryCanceled
+from tenacity.stop import stop_base
 
 from chunkstore import leases, rows, search_tables
 from chunkstore.database import Database
@@ -17,6 +20,27 @@ from chunkstore.search_tables import CollectionModel
 from chunkstore.statements import load
 
 BESIDE = load("beside")
+
+GIVE_WAY = b"SET LOCAL lock_timeout = '2s';"
+"""For a swap: searches that queue behind it should not wait long for whom it waits for, a dump say.
+
+More than the second after which the server has its own vacuum give way.
+"""
+
+
+def gave_way(error: BaseException) -> bool:
+    """Whether a transaction ended since others held what it wanted for long."""
+    return isinstance(error.__cause__, LockNotAvailable | QueryCanceled)
+
+
+def swapping(stop: stop_base = tenacity.stop_never) -> tenacity.AsyncRetrying:
+    """Tries a swap that gives way again and again, with growing pauses of up to 10 s."""
+    return tenacity.AsyncRetrying(
+        retry=tenacity.retry_if_exception(gave_way),
+        wait=tenacity.wait_random_exponential(multiplier=0.5, max=10),
+        stop=stop,
+        reraise=True,
+    )
 
 
 class Beside:

@@ -12,7 +12,7 @@ import msgspec
 from psycopg import AsyncConnection, sql
 
 from chunkstore import leases, rows
-from chunkstore.database import BY_INDEX, FOR_AS_LONG_AS_IT_TAKES, Database
+from chunkstore.database import BY_INDEX, Database
 from chunkstore.model import CollectionId, ModelId
 from chunkstore.search_tables import HALFVEC_MAX_DIMENSIONS, CollectionModel
 from chunkstore.statements import load
@@ -76,14 +76,14 @@ async def build_due(database: Database, model: ModelId) -> int:
     return built
 
 
-async def due_for_renewal(database: Database) -> list[Table]:
+async def due_for_renewal(database: Database, collection: CollectionId | None = None) -> list[Table]:
     """The tables that the role may maintain, with an index, of whose rows two fifths or more are dead.
 
     What killed builds and rebuilds left beside an index is dropped on the way.
     """
     due: list[Table] = []
     for table in await _tables(database, None):
-        if not table.maintained:
+        if not table.maintained or collection not in (None, table.collection):
             continue
         if table.leftovers:
             await _drop_leftovers(database, table)
@@ -116,15 +116,17 @@ async def _is_due(database: Database, table: Table) -> bool:
 
 
 async def _build(database: Database, table: Table) -> bool:
-    async with _guarded(database, table) as conn:
-        if conn is None:
+    async with _guarded(database, table) as is_free:
+        if not is_free:
             return False
         current = {row.search_table: row for row in await _tables(database, table.model)}
         if current[table.search_table].valid:
             return False
-        if not table.own:
-            return await rows.fetch_value(conn, INDEXES.build_index, {"table": table.search_table})
-        await _create(conn, table.search_table, table.distance)
+        if not table.own or database.is_pooled:
+            async with database.transaction() as conn:
+                return await rows.fetch_value(conn, INDEXES.build_index, {"table": table.search_table})
+        async with database.connection() as conn:
+            await _create(conn, table.search_table, table.distance)
     return True
 
 
@@ -155,15 +157,17 @@ async def _create(conn: AsyncConnection[Any], search_table: str, distance: str) 
 
 
 async def _drop_leftovers(database: Database, table: Table) -> None:
-    async with _guarded(database, table) as conn:
-        if conn is None:
+    async with _guarded(database, table) as is_free:
+        if not is_free:
             return
-        if not table.own:
-            await conn.execute(INDEXES.drop_leftovers, {"table": table.search_table})
+        if not table.own or database.is_pooled:
+            async with database.transaction() as conn:
+                await conn.execute(INDEXES.drop_leftovers, {"table": table.search_table})
             return
         current = {row.search_table: row for row in await _tables(database, table.model)}
-        for index in current[table.search_table].leftovers:
-            await conn.execute(INDEXES.with_tables("drop_index", index=index))
+        async with database.connection() as conn:
+            for index in current[table.search_table].leftovers:
+                await conn.execute(INDEXES.with_tables("drop_index", index=index))
 
 
 async def rebuild(database: Database, table: Table) -> bool:
@@ -171,12 +175,13 @@ async def rebuild(database: Database, table: Table) -> bool:
 
     For a role that maintains the table and does not own it.
     """
-    async with _guarded(database, table) as conn:
-        if conn is None:
+    async with _guarded(database, table) as is_free:
+        if not is_free:
             return False
-        await conn.execute("SET maintenance_work_mem = '512MB'")
-        await conn.execute(INDEXES.with_tables("rebuild_index", index=table.index))
-        await conn.execute(INDEXES.with_tables("vacuum", search=table.search_table))
+        async with database.connection() as conn:
+            await conn.execute("SET maintenance_work_mem = '512MB'")
+            await conn.execute(INDEXES.with_tables("rebuild_index", index=table.index))
+            await conn.execute(INDEXES.with_tables("vacuum", search=table.search_table))
     return True
 
 
@@ -198,16 +203,13 @@ async def try_lock(guard: AsyncConnection[Any], search_table: str) -> bool:
 
 
 @asynccontextmanager
-async def _guarded(database: Database, table: Table) -> AsyncIterator[AsyncConnection[Any] | None]:
-    """A connection to build the table's index on, or None where somebody builds it or vacuums the table.
+async def _guarded(database: Database, table: Table) -> AsyncIterator[bool]:
+    """Keeps other builders from the table's index; False where somebody builds it or vacuums the table.
 
     The lock is an idle transaction's: it ends with its connection, behind a pooler too, and a READ
     COMMITTED transaction that is idle holds no snapshot for a concurrent build to wait for.
     """
-    async with database.transaction(FOR_AS_LONG_AS_IT_TAKES) as guard:
-        if await try_lock(guard, table.search_table):
-            await drop_snapshot(guard)
-            async with database.connection() as conn:
-                yield conn
-        else:
-            yield None
+    async with database.guard() as guard:
+        is_free = await try_lock(guard, table.search_table)
+        await drop_snapshot(guard)
+        yield is_free

@@ -16,7 +16,7 @@ from chunkstore.search_tables import CollectionModel
 from chunkstore.statements import load
 from chunkstore.store import ChunkStore
 from projections import indexes
-from projections.beside import BESIDE, Beside
+from projections.beside import BESIDE, GIVE_WAY, Beside, swapping
 
 REBUILD = load("rebuild")
 
@@ -40,9 +40,10 @@ class RebuildReport(msgspec.Struct, frozen=True):
 async def rebuild(store: ChunkStore, collection: str, model: str | None = None) -> RebuildReport:
     """Rebuilds the search and active tables of a collection's model (the serving one).
 
-    Raises UnknownCollection, UnknownModel, and Conflict where another rebuild of the same is running, or
-    this one was taken for abandoned after its connections were lost.
+    Raises UnknownCollection, UnknownModel, UnsupportedServer behind a pooler, and Conflict where another
+    rebuild of the same is running, or this one was taken for abandoned after its connections were lost.
     """
+    store.database.require_own_sessions("a rebuild")
     async with store.database.transaction() as conn:
         row = await catalog.find(conn, collection)
         models = await catalog.models_of(conn, row.collection)
@@ -67,7 +68,7 @@ class _Begun(msgspec.Struct, frozen=True):
     active_table: str
 
 
-async def drop_abandoned(database: Database) -> int:
+async def drop_abandoned(database: Database, collection: CollectionId | None = None) -> int:
     """Drops the tables that killed rebuilds left, of which nobody swaps in any; returns how many rebuilds.
 
     Those of tables that the role does not own are left to their owner.
@@ -76,6 +77,8 @@ async def drop_abandoned(database: Database) -> int:
         begun = await rows.fetch_all(conn, REBUILD.begun, row=_Begun)
     dropped = 0
     for pair in begun:
+        if collection not in (None, pair.collection):
+            continue
         params = {"collection": pair.collection, "model": pair.model}
         beside = {"search": f"{pair.search_table}_rebuild", "active": f"{pair.active_table}_rebuild"}
         async with database.transaction() as conn:
@@ -100,7 +103,7 @@ class _Rebuild:
         await self._beside.begin()
         copied = await self._copy()
         indexed = await indexes.build_beside(self._database, self._model, self._beside.search)
-        active, late = await self._swap()
+        active, late = await swapping()(self._swap)
         return RebuildReport(
             collection=self._name,
             model=self._model.name,
@@ -124,9 +127,12 @@ class _Rebuild:
         return copied
 
     async def _swap(self) -> tuple[int, int]:
-        """Replays the tail, copies what became active, and flips: one transaction under all checkpoints."""
+        """Replays the tail, copies what became active, and flips: one transaction under all checkpoints.
+
+        It gives way to whoever reads the live tables for long, a dump say, and is tried again.
+        """
         new = {"search": self._beside.search, "active": self._beside.active}
-        async with self._database.transaction() as conn:
+        async with self._database.transaction(GIVE_WAY) as conn:
             await self._beside.keep_others_away(conn)
             await conn.execute(self._with_numbers("replay"))
             filled = await conn.execute(REBUILD.with_tables("fill_active", active=new["active"]))

@@ -7,8 +7,8 @@ appends and consumers go on; switches, staged rows and erasures wait for the swa
 from contextlib import suppress
 
 import anyio
-from psycopg.errors import DependentObjectsStillExist, LockNotAvailable, QueryCanceled
-from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, wait_random_exponential
+from psycopg.errors import DependentObjectsStillExist
+from tenacity import stop_after_attempt
 
 from chunkstore import catalog, rows
 from chunkstore.database import Database
@@ -17,7 +17,7 @@ from chunkstore.model import ChunkId, CollectionId
 from chunkstore.search_tables import CollectionModel
 from chunkstore.statements import load
 from projections import indexes
-from projections.beside import BESIDE, Beside
+from projections.beside import BESIDE, GIVE_WAY, Beside, gave_way, swapping
 
 REPACK = load("repack")
 
@@ -25,28 +25,27 @@ REPACK = load("repack")
 _ROWS = 4_000
 _FEW = 200
 _CATCHING_UP = 10
-# Whom the swap keeps waiting should not wait long for those whom it waits for. More than the second after
-# which the server has its own vacuum give way.
-_BRIEFLY = b"SET LOCAL lock_timeout = '2s'; SET LOCAL statement_timeout = '10s';"
+_BRIEFLY = GIVE_WAY + b"SET LOCAL statement_timeout = '10s';"
 _SWAPS = 5
 _LOOK_SECONDS = 1.0
 
 
-async def repack_due(database: Database) -> int:
+async def repack_due(database: Database, collection: CollectionId | None = None) -> int:
     """Writes anew the search tables of which two fifths or more is dead, with their indexes.
 
     Returns how many. Where the role may only maintain a table, or the server does not let go of the old one,
-    its index is rebuilt and the table vacuumed; those that it may not maintain are left to their owner.
+    its index is rebuilt and the table vacuumed; those that it may not maintain are left to their owner, and
+    all of them behind a pooler to who comes without one.
     """
+    if database.is_pooled:
+        return 0
     renewed = 0
-    for table in await indexes.due_for_renewal(database):
-        try:
-            renewed += table.own and await _repack(database, table)
-            in_place = not table.own
-        except _NotSwapped:
-            in_place = True
-        if in_place:
-            renewed += await indexes.rebuild(database, table)
+    for table in await indexes.due_for_renewal(database, collection):
+        if table.own:
+            with suppress(_NotSwapped):
+                renewed += await _repack(database, table)
+                continue
+        renewed += await indexes.rebuild(database, table)
     return renewed
 
 
@@ -76,7 +75,7 @@ async def _repack(database: Database, table: indexes.Table) -> bool:
         except (DatabaseError, _NotSwapped) as error:
             with suppress(DatabaseError):
                 await job.beside.drop(_BRIEFLY)
-            if _is_held(error):  # before there was anything to swap
+            if gave_way(error):  # before there was anything to swap
                 return False
             raise
     return True
@@ -90,10 +89,6 @@ async def _is_held_for_long(database: Database, search_table: str) -> bool:
         async with database.transaction() as conn:
             found.append(set(await rows.fetch_values(conn, REPACK.holders, {"table": search_table})))
     return bool(found[0] & found[1])
-
-
-def _is_held(error: BaseException) -> bool:
-    return isinstance(error.__cause__, LockNotAvailable | QueryCanceled)
 
 
 class Repack:
@@ -120,16 +115,10 @@ class Repack:
             raise _NotSwapped from error
         await self.copy()
         await indexes.build_beside(self._database, self._model, self.beside.search)
-        swapping = AsyncRetrying(
-            retry=retry_if_exception(_is_held),
-            wait=wait_random_exponential(multiplier=0.5, max=10),
-            stop=stop_after_attempt(_SWAPS),
-            reraise=True,
-        )
         try:
-            await swapping(self._try_to_swap)
+            await swapping(stop_after_attempt(_SWAPS))(self._try_to_swap)
         except DatabaseError as error:
-            if _is_held(error) or isinstance(error.__cause__, DependentObjectsStillExist):
+            if gave_way(error) or isinstance(error.__cause__, DependentObjectsStillExist):
                 raise _NotSwapped from error
             raise
 

@@ -154,7 +154,7 @@ class _Offending(msgspec.Struct, frozen=True):
 async def verify(store: ChunkStore, *, replay: bool = True) -> VerifyReport:
     """Checks the store as it is at one moment; without `replay`, not against the log's activations.
 
-    Cost follows the store's size. Writers and searches go on; a rebuild's swap waits until it is done.
+    Cost follows the store's size. Writers and searches go on; a rebuild's swap gives way until it is done.
     """
     for _ in range(_TRIES):
         async with store.database.transaction() as conn:

@@ -27,7 +27,7 @@ WHERE age(xmin) > age(%(before)s::xid);
 SELECT DISTINCT c.relname::text
 FROM pg_attribute a
 JOIN pg_class c ON c.oid = a.attrelid
-WHERE c.relnamespace = current_schema()::regnamespace
+WHERE c.relnamespace = quote_ident(current_schema())::regnamespace
   AND c.relkind = 'r'
   AND a.attstattarget = 0
 ORDER BY 1;

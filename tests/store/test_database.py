@@ -5,6 +5,7 @@ import socket
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 from uuid import uuid4
 
@@ -14,6 +15,7 @@ import pytest
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
+from chunkstore import rows, scrub
 from chunkstore.answers import Answering
 from chunkstore.database import Database
 from chunkstore.dsn import Dsn
@@ -23,6 +25,7 @@ from chunkstore.errors import (
     DatabaseError,
     DatabaseMissing,
     InsufficientPrivilege,
+    InvalidInput,
     IsolationRefused,
     LeaseLost,
     ServerUnreachable,
@@ -410,3 +413,22 @@ async def test_a_password_reaches_no_log_no_error_and_no_repr(
 
 def _all_text(error: BaseException) -> str:
     return "".join(traceback.format_exception(error)) + repr(error) + repr(error.__cause__) + repr(error.args)
+
+
+@pytest.mark.parametrize("max_size", [0, -1, 1.5, True, "10"])
+async def test_a_pool_without_a_connection_is_refused(dsn: str, schema: str, max_size: Any) -> None:
+    with pytest.raises(InvalidInput, match="max_size"):
+        await Database.open(dsn, schema=schema, max_size=max_size)
+
+
+async def test_a_scrub_finds_its_tables_in_a_schema_of_any_name(dsn: str) -> None:
+    schema = f'My "Store" {uuid4()}'
+    try:
+        async with (
+            await Database.open(dsn, schema=schema, migrate=True) as database,
+            database.transaction() as conn,
+        ):
+            assert "chunks" in await rows.fetch_values(conn, scrub.SCRUB.tables)
+    finally:
+        with psycopg.connect(dsn, autocommit=True) as admin:
+            admin.execute(sql.SQL("DROP SCHEMA {} CASCADE").format(sql.Identifier(schema)))

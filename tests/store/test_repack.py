@@ -9,6 +9,7 @@ from chunkstore.errors import Conflict
 from projections import indexes, repack
 from projections.beside import Beside
 from projections.collector import collect
+from projections.rebuild import rebuild
 from projections.repack import repack_due
 from projections.verify import verify
 from tests.faults.asking import until, value
@@ -45,6 +46,7 @@ SELECT pg_stat_get_dead_tuples(t.oid) >= pg_stat_get_live_tuples(t.oid)
 FROM pg_class t
 WHERE t.oid = 'search_1_1'::regclass
 """
+SWAPS = "SELECT count(*) FROM pg_locks WHERE mode = 'AccessExclusiveLock' AND NOT granted"
 ROWS = "SELECT md5(string_agg(chunk_id || embedding::text, ',' ORDER BY chunk_id)) FROM search_1_1"
 
 
@@ -280,3 +282,34 @@ async def test_a_collection_of_many_batches_is_copied_to_the_last_row(
     await until(store, COUNTED)
     assert await repack_due(store.database) == 1
     assert await value(store, ROWS) == before
+
+
+async def test_the_swap_of_a_rebuild_gives_way_to_a_reader_too(store: ChunkStore, stale: Collection) -> None:
+    done = anyio.Event()
+
+    async def build() -> None:
+        await rebuild(store, "docs")
+        done.set()
+
+    async with anyio.create_task_group() as tasks:
+        async with store.database.transaction() as reader:
+            await reader.execute(b"SELECT FROM search_1_1 LIMIT 1")
+            tasks.start_soon(build)
+            await until(store, SWAPS)
+            with anyio.fail_after(10):  # the swap waits for the reader, and searches for the swap no longer
+                assert len(await stale.search(MODEL.embed(["text 3 77"])[0], k=5)) == 5
+            assert not done.is_set()
+        with anyio.fail_after(30):
+            await done.wait()
+    assert len(await stale.search(MODEL.embed(["text 3 77"])[0], k=5)) == 5
+
+
+async def test_an_index_is_built_with_a_pool_of_one_connection(
+    store: ChunkStore, docs: Collection, dsn: str, schema: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(indexes, "INDEX_FROM_ROWS", 1_000)
+    await docs.append("doc", [Chunk(f"text {number}") for number in range(CHUNKS)])
+    async with await ChunkStore.open(dsn, schema=schema, max_size=1) as small:
+        with anyio.fail_after(30):
+            await drain(small)
+    assert not (await docs.search(MODEL.embed(["text 77"])[0])).exact
