@@ -270,7 +270,7 @@ async def _give_up(database: Database, state: FileState, version: int) -> None:
     """Abandons the open version; where the database is gone, its deadline does."""
     try:
         async with database.transaction(BY_INDEX) as conn:
-            await conn.execute(versions.VERSIONS.lock_known_file, {"file": state.file})
+            await versions.lock_file(conn, state.file)
             await versions.abandon(conn, state, version)
     except Exception:  # noqa: BLE001 - the error that ended the append is the one to report
         return

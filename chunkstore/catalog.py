@@ -1,6 +1,5 @@
 """Collections and their models: create, add a model and back-fill it, switch the serving one (rule 9)."""
 
-from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -189,11 +188,6 @@ async def _add_tables(
 # --- back-fill ----------------------------------------------------------------------------------
 
 
-class _File(msgspec.Struct, frozen=True):
-    file: FileId
-    key: str | None
-
-
 class _Needed(msgspec.Struct, frozen=True):
     version: int
     segments: list[SegmentId]
@@ -207,19 +201,18 @@ async def _backfill(database: Database, collection: CollectionId, model: ModelId
             after = await rows.fetch_value(conn, COLLECTIONS.backfill_position, params)
             if after is None:
                 return
-            files = await rows.fetch_all(conn, COLLECTIONS.next_files, params | {"after": after}, row=_File)
+            files: list[FileId] = await rows.fetch_values(
+                conn, COLLECTIONS.next_files, params | {"after": after}
+            )
         for file in files:
             async with database.transaction() as conn:
-                await _backfill_file(conn, file.file, model)
+                await _backfill_file(conn, file, model)
         async with database.transaction() as conn:
-            reached: Sequence[_File | None] = files or [None]
-            last = reached[-1]
-            await conn.execute(COLLECTIONS.backfilled, params | {"file": None if last is None else last.file})
+            await conn.execute(COLLECTIONS.backfilled, params | {"file": files[-1] if files else None})
 
 
 async def _backfill_file(conn: AsyncConnection[Any], file: FileId, model: ModelId) -> None:
-    await conn.execute(versions.VERSIONS.lock_known_file, {"file": file})
-    partition = await rows.fetch_value(conn, COLLECTIONS.partition_of, {"file": file})
+    partition = await versions.lock_file(conn, file)
     for needed in await rows.fetch_all(conn, COLLECTIONS.open_and_target, {"file": file}, row=_Needed):
         missing = await chunks.unembedded(conn, file, segments=needed.segments, models=[model])
         events = [

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 import numpy as np
+from psycopg import AsyncConnection
 
 from chunkstore import append as appending
 from chunkstore import catalog, embeddings, erase, inputs, rows, versions
@@ -16,7 +17,7 @@ from chunkstore.append import Write
 from chunkstore.batches import ChunkSource
 from chunkstore.catalog import CollectionRow
 from chunkstore.embeddings import DeadLetter
-from chunkstore.errors import InvalidInput, NeverActive, UnknownModel, WaitTimeout
+from chunkstore.errors import InvalidInput, UnknownModel, WaitTimeout
 from chunkstore.manifests import place_of, read_segment
 from chunkstore.model import ChunkId, Hits, Metadata, ModelId, StoredChunk, Version
 from chunkstore.models import Model, name_of, spec_of
@@ -31,6 +32,8 @@ VectorOrText = str | Sequence[float] | np.ndarray
 # Between two looks at whether a version is active: a fortieth of what was waited so far.
 _SHORTEST_PAUSE = 0.005
 _LONGEST_PAUSE = 0.25
+_ONE_LOOK = 2.0
+"""Seconds for a look that somebody takes who does not want to wait."""
 
 
 class Collection:
@@ -99,8 +102,9 @@ class Collection:
         async with self.store.database.transaction() as conn:
             state = await versions.lock_existing(conn, self.row.collection, inputs.checked_key(key))
             await versions.roll_back(conn, self.row.collection, state, to)
+            version = await self._version(conn, key, to)
         self.store.hints.give()
-        return await self._version(key, to)
+        return version
 
     async def pin(self, key: str, version: int) -> Version:
         """Keeps a version whatever the retention says. Raises UnknownFile, UnknownVersion."""
@@ -139,8 +143,7 @@ class Collection:
             version = max(committed)
         inputs.checked_version(version, "version")
         async with self.store.database.transaction() as conn:
-            params = {"collection": self.row.collection, "key": inputs.checked_key(key)}
-            file = await rows.fetch_value(conn, versions.VERSIONS.file_of, params)
+            file = await versions.file_of(conn, self.row.collection, inputs.checked_key(key))
             if file is None:
                 raise catalog.unknown_file(key)
             manifest = await versions.manifest_of(conn, file, version)
@@ -182,26 +185,26 @@ class Collection:
     async def wait_until_active(
         self, version: Version, timeout: float = 60.0, *, model: str | None = None
     ) -> None:
-        """Returns when searches see this version or a later one; `timeout` in seconds.
+        """Returns when searches see this version or a later one; `timeout` in seconds, 0 for one look.
 
         `model` names another model than the serving one. Raises NeverActive where it cannot happen any more
-        (collected, erased, rolled back, waiting on a dead letter), WaitTimeout, UnknownModel.
+        (collected, erased, rolled back, waiting on a dead letter), WaitTimeout, UnknownModel, InvalidInput.
         """
         inputs.checked_timeout(timeout)
+        if version.collection != self.name:
+            raise InvalidInput("version", version.collection, f"a version of the collection {self.name!r}")
         waited_for = None if model is None else (await self._by_name(model)).model
-        params = {"collection": self.row.collection, "key": inputs.checked_key(version.key)}
         begun = anyio.current_time()
         try:
-            with anyio.fail_after(timeout):
-                async with self.store.database.transaction() as conn:
-                    file = await rows.fetch_value(conn, versions.VERSIONS.file_of, params)
-                if file is None or version.file not in (None, file):
-                    raise NeverActive(f"version {version.number} was erased with its file")
-                while True:
-                    if await searching.is_active(self.store.database, file, version.number, waited_for):
-                        return
+            with anyio.fail_after(max(timeout, _ONE_LOOK)):
+                while not await searching.is_active(
+                    self.store.database, version.file, version.number, waited_for
+                ):
                     waited = anyio.current_time() - begun
-                    await anyio.sleep(min(max(waited / 40, _SHORTEST_PAUSE), _LONGEST_PAUSE))
+                    if waited >= timeout:
+                        raise TimeoutError
+                    pause = min(max(waited / 40, _SHORTEST_PAUSE), _LONGEST_PAUSE)
+                    await anyio.sleep(min(pause, timeout - waited))
         except TimeoutError:
             raise WaitTimeout(
                 f"timeout: version {version.number} of {version.key!r} was not active after {timeout} s;"
@@ -301,10 +304,12 @@ class Collection:
         async with self.store.database.transaction() as conn:
             state = await versions.lock_existing(conn, self.row.collection, inputs.checked_key(key))
             await versions.set_pinned(conn, state, version, pinned=pinned)
-        return await self._version(key, version)
+            return await self._version(conn, key, version)
 
-    async def _version(self, key: str, number: int) -> Version:
-        return next(version for version in await self.history(key) if version.number == number)
+    async def _version(self, conn: AsyncConnection[Any], key: str, number: int) -> Version:
+        """The version as it stands; under its file's lock, or its key may be another file's by now."""
+        (found,) = await versions.history(conn, self.row.collection, self.name, key, number)
+        return found
 
     def _write(
         self,

@@ -56,7 +56,7 @@ class DeadLetter(msgspec.Struct, frozen=True):
 async def owed(conn: AsyncConnection[Any], lease: Lease, model: ModelId) -> list[Owed]:
     """The chunks of the range that are needed and lack the model's embedding, in order of id."""
     params = {"partition": lease.partition, "lo": lease.lo, "hi": lease.hi, "model": model}
-    return await rows.fetch_many(conn, EMBEDDINGS.read_range, params, row=_owed)
+    return await rows.fetch_all_by_position(conn, EMBEDDINGS.read_range, params, row=_owed)
 
 
 def _owed(
@@ -169,11 +169,6 @@ async def discard(
     await log.append(conn, partition, [DeadLetterDiscarded(file=file, model=model, chunk=chunk)])
 
 
-class _Naming(msgspec.Struct, frozen=True):
-    partition: int
-    target: int
-
-
 async def _locked_dead_letter(
     conn: AsyncConnection[Any], collection: CollectionId, chunk: ChunkId, model: ModelId
 ) -> tuple[FileId, int, int]:
@@ -182,10 +177,8 @@ async def _locked_dead_letter(
     file = await rows.fetch_value(conn, EMBEDDINGS.file_of_dead_letter, params)
     if file is None:
         raise _unknown(chunk)
-    await conn.execute(versions.VERSIONS.lock_known_file, {"file": file})
-    naming = await rows.fetch_one(conn, EMBEDDINGS.version_naming, {"file": file}, row=_Naming)
-    assert naming is not None, "a file's row is never deleted"
-    return file, naming.partition, naming.target
+    partition = await versions.lock_file(conn, file)
+    return file, partition, await rows.fetch_value(conn, EMBEDDINGS.target_of, {"file": file})
 
 
 def _unknown(chunk: ChunkId) -> UnknownDeadLetter:

@@ -122,10 +122,6 @@ class VersionFenced(Conflict):
     """The open version was abandoned, or its file was erased, while it was being written (rule 5)."""
 
 
-class VersionInUse(Conflict):
-    """The version cannot be changed that way while it is active, target or latest."""
-
-
 class ModelMismatch(ChunkstoreError):
     """The model given is not the one that the collection was created with."""
 

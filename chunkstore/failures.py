@@ -20,13 +20,11 @@ from chunkstore.errors import (
     IsolationRefused,
     LeaseLost,
     ServerUnreachable,
-    VersionFenced,
 )
 
 RAISED_BY_OUR_SQL: dict[str, type[ChunkstoreError]] = {
     "CS001": IsolationRefused,
     "CS002": LeaseLost,
-    "CS003": VersionFenced,
 }
 """What our SQL functions raise, with the message that the user should read."""
 

@@ -4,8 +4,11 @@ A shared group has any number of ranges in flight a partition; an ordered group 
 columns of its checkpoint's row. Keeps invariant 8: who lost a lease changes nothing.
 """
 
+import os
+import socket
 from datetime import timedelta
 from typing import Any
+from uuid import uuid4
 
 import msgspec
 from psycopg import AsyncConnection
@@ -70,6 +73,11 @@ class _ClaimedCheckpoint(msgspec.Struct, frozen=True):
     partition: int
     position: int
     epoch: int
+
+
+def new_owner() -> str:
+    """A name for whoever claims ranges: its machine, its process, and a part that is nobody else's."""
+    return f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:8]}"
 
 
 def embedding_group(model: ModelId) -> str:

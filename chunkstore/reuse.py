@@ -15,6 +15,9 @@ from chunkstore.manifests import Draft
 from chunkstore.model import ChunkId, FileId, SegmentId
 from chunkstore.versions import FileState, Stored
 
+# So many chunks cost as much to look up by index as a segment's hashes do to read.
+_FEW = 64
+
 
 async def store_segments(
     conn: AsyncConnection[Any],
@@ -73,22 +76,25 @@ async def _match(
     wanted: dict[bytes, Prepared],
     known: dict[bytes, SegmentId],
 ) -> tuple[dict[bytes, ChunkId], set[SegmentId]]:
-    """Finds the file's chunks in the segments of its latest version and target, matched in the client.
+    """Finds the chunks that the file holds; with them, the segments that all were found in.
 
-    The segments that the append rewrites come first; a few chunks that are still unknown then, which may
-    have moved in from a segment that stays, are looked up by index, many in the segments that stay. With
-    them, the segments that all were found in; none where the index found one.
+    Those of the latest version and the target are matched in the client: in the segments that the append
+    rewrites, then, where many are still unknown, in those that stay. The rest is looked up by index in
+    whatever the file holds, or an older version's chunk would come back twice; where it finds one, no
+    segments are said.
     """
     listed = {*state.latest_segments, *state.target_segments}
     staying = listed & set(known.values())
-    rewritten = listed - staying
-    found = await manifests.hashes_of(conn, rewritten)
+    looked_in = listed - staying
+    found = await manifests.hashes_of(conn, looked_in)
     held = {digest: found[digest] for digest in wanted if digest in found}
     unknown = [chunk for digest, chunk in wanted.items() if digest not in held]
-    if not unknown or not staying:
-        return held, rewritten
-    if len(unknown) <= 64 * len(staying):
-        by_hash = await payload.find_by_hash(conn, state.file, unknown)
-        return held | by_hash, set() if by_hash else rewritten
-    found = await manifests.hashes_of(conn, staying)
-    return held | {chunk.hash: found[chunk.hash] for chunk in unknown if chunk.hash in found}, listed
+    if staying and len(unknown) > _FEW * len(staying):
+        looked_in = listed
+        found = await manifests.hashes_of(conn, staying)
+        held |= {chunk.hash: found[chunk.hash] for chunk in unknown if chunk.hash in found}
+        unknown = [chunk for chunk in unknown if chunk.hash not in held]
+    if not unknown:
+        return held, looked_in
+    by_hash = await payload.find_by_hash(conn, state.file, unknown)
+    return held | by_hash, set() if by_hash else looked_in

@@ -20,7 +20,7 @@ async def fetch_all(
         return await cursor.fetchall()
 
 
-async def fetch_many(
+async def fetch_all_by_position(
     conn: AsyncConnection[Any], statement: Statement, params: Params | None = None, *, row: Callable[..., T]
 ) -> list[T]:
     """Every row, each made a `row` from its columns in order: for thousands of rows, where names cost."""

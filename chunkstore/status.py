@@ -30,7 +30,7 @@ class ModelStatus(msgspec.Struct, frozen=True, kw_only=True):
     waiting: int
     """Files whose target is not active yet."""
     stale_since: datetime | None
-    """Since when the file that waits longest has had a newer version than searches see."""
+    """Since when the file that waits longest has had another target than searches see."""
     failed: int
     """Chunks with an open dead letter."""
     discarded: int

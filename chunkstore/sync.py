@@ -31,6 +31,7 @@ from chunkstore.batches import ChunkSource
 from chunkstore.catalog import CollectionRow
 from chunkstore.collection import VectorOrText
 from chunkstore.embeddings import DeadLetter
+from chunkstore.errors import DatabaseError
 from chunkstore.model import ChunkId, Hits, Metadata, StoredChunk, Version
 from chunkstore.models import Model
 from chunkstore.settings import KEEP_LAST
@@ -73,6 +74,8 @@ class ChunkStore:
 
     def close(self) -> None:
         """See `chunkstore.store.ChunkStore.close`."""
+        if self._loop.closed:
+            return
         try:
             self._loop.call(self._twin.close)
         finally:
@@ -105,7 +108,7 @@ class ChunkStore:
 
 
 class Collection:
-    """Blocking twin of `chunkstore.store.Collection`."""
+    """Blocking twin of `chunkstore.collection.Collection`."""
 
     def __init__(self, store: ChunkStore, loop: "_Loop", twin: twins.Collection) -> None:
         self.store = store
@@ -116,11 +119,11 @@ class Collection:
 
     @property
     def model_names(self) -> list[str]:
-        """See `chunkstore.store.Collection.model_names`."""
+        """See `chunkstore.collection.Collection.model_names`."""
         return self._twin.model_names
 
     def opener(self) -> Model | str | None:
-        """See `chunkstore.store.Collection.opener`."""
+        """See `chunkstore.collection.Collection.opener`."""
         return self._twin.opener()
 
     def append(
@@ -132,7 +135,7 @@ class Collection:
         idempotency_key: str | None = None,
         metadata: Metadata | None = None,
     ) -> Version:
-        """See `chunkstore.store.Collection.append`; an iterable runs in the calling thread."""
+        """See `chunkstore.collection.Collection.append`; an iterable runs in the calling thread."""
         append = partial(
             self._twin.append,
             expected_version=expected_version,
@@ -144,63 +147,63 @@ class Collection:
     def delete(
         self, key: str, *, expected_version: int | None = None, metadata: Metadata | None = None
     ) -> Version:
-        """See `chunkstore.store.Collection.delete`."""
+        """See `chunkstore.collection.Collection.delete`."""
         return self._loop.call(self._twin.delete, key, expected_version=expected_version, metadata=metadata)
 
     def rollback(self, key: str, to: int) -> Version:
-        """See `chunkstore.store.Collection.rollback`."""
+        """See `chunkstore.collection.Collection.rollback`."""
         return self._loop.call(self._twin.rollback, key, to)
 
     def pin(self, key: str, version: int) -> Version:
-        """See `chunkstore.store.Collection.pin`."""
+        """See `chunkstore.collection.Collection.pin`."""
         return self._loop.call(self._twin.pin, key, version)
 
     def unpin(self, key: str, version: int) -> Version:
-        """See `chunkstore.store.Collection.unpin`."""
+        """See `chunkstore.collection.Collection.unpin`."""
         return self._loop.call(self._twin.unpin, key, version)
 
     def erase(self, key: str) -> None:
-        """See `chunkstore.store.Collection.erase`."""
+        """See `chunkstore.collection.Collection.erase`."""
         self._loop.call(self._twin.erase, key)
 
     def history(self, key: str) -> list[Version]:
-        """See `chunkstore.store.Collection.history`."""
+        """See `chunkstore.collection.Collection.history`."""
         return self._loop.call(self._twin.history, key)
 
     def chunks(self, key: str, version: int | None = None) -> Iterator[StoredChunk]:
-        """See `chunkstore.store.Collection.chunks`."""
+        """See `chunkstore.collection.Collection.chunks`."""
         return self._loop.iterate(self._twin.chunks(key, version))
 
     def keys(self) -> Iterator[str]:
-        """See `chunkstore.store.Collection.keys`."""
+        """See `chunkstore.collection.Collection.keys`."""
         return self._loop.iterate(self._twin.keys())
 
     def search(self, query: VectorOrText, k: int = 10, *, model: str | None = None) -> Hits:
-        """See `chunkstore.store.Collection.search`."""
+        """See `chunkstore.collection.Collection.search`."""
         return self._loop.call(self._twin.search, query, k, model=model)
 
     def wait_until_active(self, version: Version, timeout: float = 60.0, *, model: str | None = None) -> None:
-        """See `chunkstore.store.Collection.wait_until_active`."""
+        """See `chunkstore.collection.Collection.wait_until_active`."""
         self._loop.call(self._twin.wait_until_active, version, timeout, model=model)
 
     def add_model(self, model: Model | str) -> None:
-        """See `chunkstore.store.Collection.add_model`."""
+        """See `chunkstore.collection.Collection.add_model`."""
         self._loop.call(self._twin.add_model, model)
 
     def serve(self, model: str) -> None:
-        """See `chunkstore.store.Collection.serve`."""
+        """See `chunkstore.collection.Collection.serve`."""
         self._loop.call(self._twin.serve, model)
 
     def dead_letters(self) -> list[DeadLetter]:
-        """See `chunkstore.store.Collection.dead_letters`."""
+        """See `chunkstore.collection.Collection.dead_letters`."""
         return self._loop.call(self._twin.dead_letters)
 
     def retry(self, chunk_id: ChunkId, model: str | None = None) -> None:
-        """See `chunkstore.store.Collection.retry`."""
+        """See `chunkstore.collection.Collection.retry`."""
         self._loop.call(self._twin.retry, chunk_id, model)
 
     def discard(self, chunk_id: ChunkId, model: str | None = None) -> None:
-        """See `chunkstore.store.Collection.discard`."""
+        """See `chunkstore.collection.Collection.discard`."""
         self._loop.call(self._twin.discard, chunk_id, model)
 
 
@@ -210,14 +213,30 @@ class _Loop:
     def __init__(self) -> None:
         self._stack = ExitStack()
         self._portal = self._stack.enter_context(start_blocking_portal(name="chunkstore"))
+        self.closed = False
 
     def close(self) -> None:
         """Ends the loop and its thread after what still runs."""
+        self.closed = True
         self._stack.close()
 
     def call(self, function: Callable[P, Awaitable[R]], *args: P.args, **kwargs: P.kwargs) -> R:
-        """What the function returns, run on the loop while this thread waits."""
-        return _result(self._portal.start_task_soon(partial(function, *args, **kwargs)))
+        """What the function returns, run on the loop while this thread waits.
+
+        Raises DatabaseError where the store was closed.
+        """
+        return _result(self._start(partial(function, *args, **kwargs)))
+
+    def _start(self, function: Callable[[], Awaitable[R]]) -> "Future[R]":
+        try:
+            return self._portal.start_task_soon(function)
+        except RuntimeError:
+            self._check_open()
+            raise
+
+    def _check_open(self) -> None:
+        if self.closed:
+            raise DatabaseError("the database was closed")
 
     def iterate(self, items: AsyncIterator[T]) -> Iterator[T]:
         """The items, read from the loop a batch at a time."""
@@ -236,18 +255,22 @@ class _Loop:
         """
         if isinstance(items, Sequence | AsyncIterable) or not isinstance(items, Iterable):
             return self.call(consume, items)
+        self._check_open()
         send, receive = anyio.create_memory_object_stream[list[T] | Exception](0)
-        consuming = self._portal.start_task_soon(_consume, consume, receive)
+        consuming = self._start(partial(_consume, consume, receive))
         try:
             for batch in _batches(items):
-                self._portal.call(send.send, batch)
+                self.call(send.send, batch)
         except anyio.BrokenResourceError:
             pass  # `consume` has failed or needs no more: its result says which
         except BaseException:
             consuming.cancel()  # before the end of the items can be seen and taken for a commit
             raise
         finally:
-            self._portal.call(send.close)
+            try:
+                self.call(send.aclose)
+            except DatabaseError:  # closed meanwhile: no loop is left that it could wake
+                send.close()
         return _result(consuming)
 
 

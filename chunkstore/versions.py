@@ -103,11 +103,21 @@ async def lock_existing(conn: AsyncConnection[Any], collection: CollectionId, ke
     raise UnknownFile(f"key: no file {key!r} in this collection; append it first")
 
 
+async def lock_file(conn: AsyncConnection[Any], file: FileId) -> int:
+    """Locks a file that is known by its number; returns its partition."""
+    return await rows.fetch_value(conn, VERSIONS.lock_known_file, {"file": file})
+
+
+async def file_of(conn: AsyncConnection[Any], collection: CollectionId, key: str) -> FileId | None:
+    """The number of the key's file, unlocked; None where it has none."""
+    return await rows.fetch_value(conn, VERSIONS.file_of, {"collection": collection, "key": key})
+
+
 async def lock_open(
     conn: AsyncConnection[Any], file: FileId, version: int, idempotency_key: str | None = None
 ) -> FileState:
     """Locks the file of an open version. Raises VersionFenced where it is not open any more (rule 5)."""
-    await conn.execute(VERSIONS.lock_known_file, {"file": file})
+    await lock_file(conn, file)
     if not await rows.fetch_value(conn, VERSIONS.is_open, {"file": file, "version": version}):
         raise VersionFenced(
             f"version {version} is not open any more: it passed its deadline of {OPEN_VERSION_DEADLINE} s"
@@ -192,17 +202,12 @@ async def extend(conn: AsyncConnection[Any], file: FileId, version: int, stored:
     return extended
 
 
-class _Target(msgspec.Struct, frozen=True):
-    target: int
-    committed_at: datetime
-
-
 async def commit(conn: AsyncConnection[Any], file: FileId, version: int, digest: bytes) -> Committed:
     """Commits an open version; the highest committed one is the latest, whichever commits last."""
-    params = {"file": file, "version": version, "digest": digest, "tombstone": False}
-    written = await rows.fetch_one(conn, VERSIONS.commit, params, row=_Target)
-    assert written is not None, "lock_open found it open under the file's lock"
-    return Committed(version, written.committed_at)
+    params = {"file": file, "version": version, "digest": digest}
+    committed_at = await rows.fetch_value(conn, VERSIONS.commit, params)
+    assert committed_at is not None, "lock_open found it open under the file's lock"
+    return Committed(version, committed_at)
 
 
 async def abandon(conn: AsyncConnection[Any], state: FileState, version: int) -> None:

@@ -7,13 +7,10 @@ does to this process counts against no other range. A model that hangs is treate
 process: its range is left to expire. Keeps invariant 8 with `chunkstore.leases`.
 """
 
-import os
-import socket
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from threading import Event, Lock
 from typing import Any, Protocol, TypeVar
-from uuid import uuid4
 
 import anyio
 import anyio.to_thread
@@ -104,7 +101,7 @@ class Loop:
         self._on_settled = on_settled
         self._on_outage = on_outage
         self._error: ModelRefused | ModelHangs | None = None
-        self._owner = f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:8]}"
+        self._owner = leases.new_owner()
         self._breaker = Breaker()
         self._held: dict[tuple[int, int], Lease] = {}
         self._forgotten = anyio.Event()

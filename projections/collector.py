@@ -159,10 +159,9 @@ class _Run:
     async def _mark(self, file: FileId, statement: bytes, event: type[Event]) -> int:
         """Marks versions under the file's lock, with the event of each in the same transaction."""
         async with self._database.transaction() as conn:
-            await conn.execute(versions.VERSIONS.lock_known_file, {"file": file})
+            partition = await versions.lock_file(conn, file)
             marked = sorted(await rows.fetch_values(conn, statement, {"file": file}))
             if marked:
-                partition = await rows.fetch_value(conn, COLLECTOR.partition_of, {"file": file})
                 await log.append(conn, partition, [event(file=file, version=version) for version in marked])
         return len(marked)
 

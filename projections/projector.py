@@ -4,12 +4,9 @@ Every event is only a reason to look: what is active is decided from state under
 repeats after a crash change nothing (rule 16). Keeps invariant 13 together with the consumers.
 """
 
-import os
-import socket
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from time import monotonic
-from uuid import uuid4
 
 import anyio
 import msgspec
@@ -66,7 +63,7 @@ class Projector:
         self._database = store.database
         self._model_name = model_name
         self._on_progress = on_progress
-        self._owner = f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:8]}"
+        self._owner = leases.new_owner()
         self._looks_at_indexes = False
         self.report = ProjectReport()
 

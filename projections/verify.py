@@ -95,6 +95,7 @@ CHECKS: tuple[_Spec, ...] = (
     _Spec(3, "segment_arrays"),
     _Spec(3, "manifest_chunks"),
     _Spec(3, "latest_versions"),
+    _Spec(3, "chunks_once"),
     _Spec(4, "embeddings_of_chunks"),
     _Spec(4, "embeddings_once"),
     _Spec(4, "embedding_shapes"),

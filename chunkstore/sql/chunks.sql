@@ -21,12 +21,6 @@ FROM unnest(
 SELECT chunk_id, hash
 FROM chunks_by_hash(%(file)s, %(hashes)b::bytea, %(text_hashes)b::bytea);
 
--- name: by_id
--- The content of some chunks.
-SELECT chunk_id, content, metadata
-FROM chunks
-WHERE chunk_id = ANY (%(ids)s);
-
 -- name: unembedded
 -- The chunks of a file that a model of the collection still lacks (rules 8 and 9).
 SELECT unembedded(%(file)s, %(segments)s, %(chunks)b::bigint[], %(found_in)s, %(models)s);

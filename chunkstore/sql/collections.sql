@@ -102,7 +102,7 @@ WHERE collection = %(collection)s
 
 -- name: next_files
 -- The next files of a collection for a back-fill.
-SELECT file, key
+SELECT file
 FROM files
 WHERE collection = %(collection)s
   AND file > %(after)s
@@ -133,9 +133,3 @@ WHERE f.collection = %(collection)s
   AND f.key IS NOT NULL
   AND NOT v.tombstone
 ORDER BY f.file;
-
--- name: partition_of
--- The partition of a file.
-SELECT partition
-FROM files
-WHERE file = %(file)s;

@@ -56,12 +56,6 @@ WHERE v.state = 'open'
   AND (%(collection)s::integer IS NULL OR f.collection = %(collection)s)
 ORDER BY 1, 2, 3;
 
--- name: partition_of
--- The partition of a file; read under its lock.
-SELECT partition
-FROM files
-WHERE file = %(file)s;
-
 -- name: to_sweep
 -- The files that hold payload of collected or abandoned versions.
 SELECT DISTINCT v.file

@@ -222,8 +222,8 @@ WHERE chunk_id = %(chunk)s
   AND model = %(model)s
 RETURNING chunk_id;
 
--- name: version_naming
--- The version that a chunk is logged for again: the target.
-SELECT f.partition, f.target
+-- name: target_of
+-- The version that a chunk is logged for again; read after the file's lock (rule 1).
+SELECT f.target
 FROM files f
 WHERE f.file = %(file)s;

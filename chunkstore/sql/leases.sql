@@ -110,10 +110,6 @@ WHERE consumer_group = %(group)s
   AND epoch = %(epoch)s
 RETURNING partition;
 
--- name: lock_checkpoint
--- Locks a checkpoint that is still held under that epoch.
-SELECT lock_checkpoint(%(group)s, %(partition)s, %(epoch)s);
-
 -- name: release_checkpoint
 -- Moves a checkpoint, if it is still held under that epoch, and gives its lease back.
 UPDATE progress

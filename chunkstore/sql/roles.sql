@@ -38,10 +38,3 @@ SELECT EXISTS (SELECT FROM roles);
 -- name: set_tenant
 -- Gives a collection to a tenant's role, or to none.
 SELECT set_tenant(%(collection)s, %(tenant)s);
-
--- name: tenants
--- The collections that belong to a tenant.
-SELECT name AS collection, tenant
-FROM collections
-WHERE tenant IS NOT NULL
-ORDER BY name;

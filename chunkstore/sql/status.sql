@@ -47,12 +47,22 @@ LEFT JOIN (
     SELECT f.collection, cm.model,
            count(*) FILTER (WHERE a.version = f.target AND NOT t.tombstone) AS active,
            count(*) FILTER (WHERE a.version IS DISTINCT FROM f.target) AS waiting,
-           min(CASE WHEN a.version IS DISTINCT FROM f.target THEN (
-               SELECT min(v.committed_at)
-               FROM versions v
-               WHERE v.file = f.file
-                 AND v.version > coalesce(a.version, 0)
-           ) END) AS stale_since
+           min(CASE
+               WHEN f.target > coalesce(a.version, 0) THEN (
+                   SELECT min(v.committed_at)
+                   FROM versions v
+                   WHERE v.file = f.file
+                     AND v.version > coalesce(a.version, 0)
+               )
+               WHEN f.target < a.version THEN (  -- rolled back
+                   SELECT max(e.recorded_at)
+                   FROM events e
+                   WHERE e.partition = f.partition
+                     AND e.type = 'target_changed'
+                     AND e.file = f.file
+                     AND e.version = f.target
+               )
+           END) AS stale_since
     FROM files f
     JOIN collection_models cm USING (collection)
     JOIN versions t ON t.file = f.file AND t.version = f.target

@@ -207,6 +207,13 @@ WHERE f.latest <> coalesce(v.highest_committed, 0)
    OR f.last_version < coalesce(v.highest, 0)
    OR (f.latest = 0) <> (f.target = 0);
 
+-- name: chunks_once
+-- A file holds a content with its metadata once, or searches would find it twice.
+SELECT file, min(chunk_id) AS chunk_id, count(*) AS chunk_versions
+FROM chunks
+GROUP BY file, hash
+HAVING count(*) > 1;
+
 -- name: embeddings_of_chunks
 -- Every embedding has its chunk version.
 SELECT e.chunk_id, e.model

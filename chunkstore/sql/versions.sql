@@ -11,8 +11,8 @@ WHERE collection = %(collection)s
   AND last_version > 0;
 
 -- name: lock_known_file
--- Locks a file by its number.
-SELECT file
+-- Locks a file by its number; its partition never changes.
+SELECT partition
 FROM files
 WHERE file = %(file)s
 FOR NO KEY UPDATE;
@@ -80,7 +80,7 @@ SELECT EXISTS (
 -- Commits an open version; the highest committed one is the latest and becomes the target.
 WITH committed AS (
     UPDATE versions
-    SET state = 'committed', tombstone = %(tombstone)s, digest = %(digest)s, deadline = NULL,
+    SET state = 'committed', digest = %(digest)s, deadline = NULL,
         committed_at = clock_timestamp()
     WHERE file = %(file)s
       AND version = %(version)s
@@ -92,7 +92,7 @@ SET latest = greatest(f.latest, c.version),
     target = CASE WHEN c.version > f.latest THEN c.version ELSE f.target END
 FROM committed c
 WHERE f.file = c.file
-RETURNING f.target, c.committed_at;
+RETURNING c.committed_at;
 
 -- name: insert_committed
 -- Writes a version whole, in the transaction that also stores its chunks.
@@ -135,8 +135,8 @@ WHERE collection = %(collection)s
 FOR NO KEY UPDATE;
 
 -- name: file_of
--- The number and the partition of a key's file.
-SELECT file, partition
+-- The number of a key's file.
+SELECT file
 FROM files
 WHERE collection = %(collection)s
   AND key = %(key)s;

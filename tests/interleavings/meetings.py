@@ -18,7 +18,7 @@ from tests.interleavings.scenes import Scene, Stage
 from tests.interleavings.sides import Side
 
 DEADLINE = 30
-PROMISED = frozenset({"CS002", "CS003"})
+PROMISED = frozenset({"CS002"})
 """What the schema's functions raise as promised errors."""
 
 BY_THE_PAST = "move_frontier:"

@@ -134,6 +134,13 @@ DAMAGE = {
         {"manifest_chunks", "orphan_chunks", "active_rows"},
         {"file": "rolled_back", "file_of_chunk": "pinned"},
     ),
+    "a chunk that stands twice in its file": Damage(
+        """INSERT INTO chunks (chunk_id, file, hash, text_hash, content, metadata)
+           SELECT 999999, file, hash, text_hash, content, metadata
+           FROM chunks WHERE file = {long} ORDER BY chunk_id LIMIT 1""",
+        {"chunks_once", "orphan_chunks"},
+        {"file": "long", "chunk_versions": 2},
+    ),
     "a latest version that is not the highest": Damage(
         "UPDATE files SET latest = latest - 1 WHERE file = {changed}",
         {"latest_versions"},

@@ -16,6 +16,7 @@ from chunkstore.errors import InvalidInput, StaleVersion, UnknownFile
 from chunkstore.model import Chunk, Place, StoredChunk
 from chunkstore.store import ChunkStore
 from projections.collector import collect
+from projections.verify import verify
 
 
 async def value(store: ChunkStore, statement: str) -> object:
@@ -559,3 +560,18 @@ def test_what_is_sent_in_one_transaction_is_measured_in_bytes(monkeypatch: pytes
     monkeypatch.setattr(batches, "BATCH_BYTES", 1000)
     assert batches.fit_one_batch([Chunk("a" * 400), Chunk("b" * 400)])
     assert not batches.fit_one_batch([Chunk("й" * 400), Chunk("ц" * 400)])
+
+
+async def test_a_chunk_of_an_older_version_is_the_same_chunk_when_it_comes_back(
+    store: ChunkStore, collection: Collection
+) -> None:
+    first = [Chunk("twice"), *(Chunk(f"one {i}") for i in range(2_500))]
+    await collection.append("doc", first)
+    await collection.append("doc", [Chunk(f"two {i}") for i in range(2_500)])
+    third = await collection.append("doc", [Chunk("twice")])
+    fourth = await collection.append("doc", [*first, Chunk("twice")])
+    assert (third.reused, third.added) == (1, 0)
+    assert (fourth.reused, fourth.added) == (2_502, 0)
+    ids = [chunk.chunk_id async for chunk in collection.chunks("doc")]
+    assert ids[0] == ids[-1]
+    assert (await verify(store)).ok

@@ -29,7 +29,6 @@ from chunkstore.errors import (
     IsolationRefused,
     LeaseLost,
     ServerUnreachable,
-    VersionFenced,
 )
 from tests.fix_server import Server
 
@@ -285,9 +284,7 @@ async def test_a_closed_database_is_not_taken_for_a_lost_server(dsn: str, schema
     assert not isinstance(caught.value, ServerUnreachable)
 
 
-@pytest.mark.parametrize(
-    ("state", "kind"), [("CS001", IsolationRefused), ("CS002", LeaseLost), ("CS003", VersionFenced)]
-)
+@pytest.mark.parametrize(("state", "kind"), [("CS001", IsolationRefused), ("CS002", LeaseLost)])
 async def test_what_our_sql_raises_becomes_the_error_that_it_means(
     database: Database, state: str, kind: type[ChunkstoreError]
 ) -> None:

@@ -176,3 +176,13 @@ async def test_sizes_are_those_of_the_tables(lived: Lived) -> None:
     async with lived.store.database.transaction() as conn:
         cursor = await conn.execute("SELECT pg_total_relation_size('chunks')")
         assert await cursor.fetchone() == (sizes.chunks,)
+
+
+async def test_a_rollback_that_waits_is_said_since_when(young: Lived) -> None:
+    await young.append("a", "text one")
+    await young.append("a", "text two")
+    await young.drain()
+    await young.collection.rollback("a", 1)
+    (row,) = (await status(young.store)).collections
+    assert row.models[0].waiting == 1
+    assert row.models[0].stale_since is not None

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from chunkstore import store, sync
-from chunkstore.errors import InvalidInput, UnknownCollection, UnknownFile
+from chunkstore.errors import DatabaseError, InvalidInput, UnknownCollection, UnknownFile
 from chunkstore.model import Chunk
 from tests.forked import FORKED
 
@@ -213,3 +213,14 @@ def test_threads_share_a_store(notes: sync.Collection) -> None:
     assert max(lengths) == 6
     assert sorted(notes.keys()) == [f"file {i}" for i in range(4)]
     assert all(len(notes.history(key)) == 6 for key in notes.keys())  # noqa: SIM118 - a method, not a mapping's
+
+
+def test_a_closed_store_says_so_and_is_closed_once(dsn: str, schema: str) -> None:
+    opened = sync.ChunkStore.open(dsn, schema=schema)
+    notes = opened.collection("notes", MODEL)
+    opened.close()
+    opened.close()
+    with pytest.raises(DatabaseError, match="closed"):
+        opened.collections()
+    with pytest.raises(DatabaseError, match="closed"):
+        notes.append("a", iter([Chunk("text")]))

@@ -1,14 +1,17 @@
 """Versions: their order, tombstones, targets, pins, retries, erasure, and what never changes."""
 
 from collections.abc import AsyncIterator
+from typing import Any
 
 import anyio
 import psycopg
 import pytest
 
+from chunkstore import versions
 from chunkstore.collection import Collection
 from chunkstore.errors import (
     IdempotencyKeyReused,
+    InvalidInput,
     NeverActive,
     StaleVersion,
     UnknownFile,
@@ -449,3 +452,30 @@ async def test_a_second_tombstone_with_other_metadata_is_a_version(collection: C
     second = await collection.delete("doc", metadata={"why": "withdrawn"})
     assert (second.number, second.unchanged) == (first.number + 1, False)
     assert (await collection.delete("doc", metadata={"why": "withdrawn"})).unchanged
+
+
+@pytest.mark.parametrize("act", ["pin", "unpin", "rollback"])
+async def test_what_an_act_returns_is_the_version_that_it_was_done_to(
+    collection: Collection, monkeypatch: pytest.MonkeyPatch, act: str
+) -> None:
+    version = await collection.append("doc", [Chunk("text")])
+    read = versions.history
+
+    async def reads_late(conn: Any, *args: Any) -> list[Version]:
+        """Somebody erases the file and appends its key again, unless its lock keeps him from it."""
+        with anyio.move_on_after(0.3):
+            await collection.erase("doc")
+            await collection.append("doc", [Chunk("another file's")])
+        return await read(conn, *args)
+
+    monkeypatch.setattr(versions, "history", reads_late)
+    assert (await getattr(collection, act)("doc", 1)).file == version.file
+
+
+async def test_a_version_of_another_collection_is_not_waited_for(
+    store: ChunkStore, collection: Collection
+) -> None:
+    other = await store.collection("other", model="hashing:8")
+    version = await other.append("doc", [Chunk("text")])
+    with pytest.raises(InvalidInput, match="a version of the collection 'docs'"):
+        await collection.wait_until_active(version)

@@ -114,3 +114,11 @@ async def test_a_version_of_an_erased_file_is_never_active_whatever_its_key_hold
     await drain(store)
     with pytest.raises(NeverActive, match="erased with its file"):
         await docs.wait_until_active(version, timeout=5)
+
+
+async def test_who_does_not_want_to_wait_has_one_look(store: ChunkStore, docs: Collection) -> None:
+    version = await append(docs, "a", "text one")
+    with pytest.raises(WaitTimeout):
+        await docs.wait_until_active(version, timeout=0)
+    await drain(store)
+    await docs.wait_until_active(version, timeout=0)

@@ -552,7 +552,7 @@ async def test_rule_08_a_chunk_found_by_its_hash_is_looked_up(world: World) -> N
 
 
 async def test_without_rule_08_a_chunk_found_by_its_hash_is_taken_for_active(world: World) -> None:
-    world.without_python(reuse, "_match", "set() if by_hash else rewritten", "rewritten")
+    world.without_python(reuse, "_match", "set() if by_hash else looked_in", "looked_in")
     assert await a_skipped_chunk_is_found_by_its_hash(world) == ["three"]
 
 
