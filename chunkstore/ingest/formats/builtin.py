@@ -92,6 +92,7 @@ BUILTIN: tuple[Format, ...] = (
     ),
     Format(
         name="html",
+        version=2,
         title="HTML",
         read=_late("html"),
         names=(".html", ".htm", ".xhtml"),
@@ -138,6 +139,7 @@ BUILTIN: tuple[Format, ...] = (
     ),
     Format(
         name="epub",
+        version=2,
         title="EPUB book",
         read=_late("epub"),
         names=(".epub",),
@@ -183,6 +185,7 @@ BUILTIN: tuple[Format, ...] = (
     ),
     Format(
         name="mail",
+        version=2,
         title="e-mail",
         read=_late("mail"),
         names=(".eml", ".mht", ".mhtml"),

@@ -8,6 +8,7 @@ from chunkstore.ingest.decoding import decoded
 from chunkstore.ingest.document import Document
 from chunkstore.ingest.formats.installed import not_installed
 from chunkstore.ingest.formats.marking import heading
+from chunkstore.ingest.formats.xhtml import as_html, is_xhtml
 
 _LEFT_OUT = [
     *("nav", "footer", "[role=navigation]", "[role=search]", "svg", "button", "select", "textarea"),
@@ -40,7 +41,7 @@ def to_markdown(source: str) -> str:
     except ImportError as error:
         raise not_installed("HTML", "html-to-markdown") from error
     result = convert(
-        source,
+        as_html(source) if is_xhtml(source) else source,
         ConversionOptions(
             preprocessing=PreprocessingOptions(enabled=False),
             bullets="-",

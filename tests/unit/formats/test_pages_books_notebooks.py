@@ -41,6 +41,23 @@ def test_a_book_is_read_without_its_table_of_contents_and_in_the_order_of_its_sp
     assert parsed_as(tmp_path, "a.epub", content).text == "# First\n\none\n\n# Second\n\ntwo\n"
 
 
+XHTML = '<?xml version="1.0"?><html xmlns="http://www.w3.org/1999/xhtml">{}</html>'
+
+
+@pytest.mark.parametrize("name", ["a.xhtml", "a.epub"])
+@pytest.mark.parametrize(
+    "element",
+    ["title", "iframe", "noscript", "template", "textarea", "xmp", "noembed", "noframes", "script", "p"],
+)
+def test_an_element_that_xml_closes_at_once_hides_nothing(name: str, element: str, tmp_path: Path) -> None:
+    page = XHTML.format(
+        f"<head><{element}/></head><body><p>one<br/>two</p>"
+        f"<!-- <{element}/> --><{element} id='a>b' lang=\"\" /><p>three</p></body>"
+    )
+    content = book('<itemref idref="p"/>', {"p": page}) if name == "a.epub" else page.encode()
+    assert parsed_as(tmp_path, name, content).text.split() == ["one", "two", "three"]
+
+
 def test_what_a_browser_shows_is_read_and_nothing_else() -> None:
     assert read("chromium.html").text == (
         "# Orchard handbook & notes\n\n## Pruning\n\n"
