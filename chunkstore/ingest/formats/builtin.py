@@ -112,6 +112,7 @@ BUILTIN: tuple[Format, ...] = (
     ),
     Format(
         name="docx",
+        version=2,
         title="Word document",
         read=_late("docx"),
         names=(".docx", ".docm", ".dotx"),
@@ -121,6 +122,7 @@ BUILTIN: tuple[Format, ...] = (
     ),
     Format(
         name="pptx",
+        version=2,
         title="PowerPoint presentation",
         read=_late("pptx"),
         names=(".pptx", ".pptm", ".ppsx"),

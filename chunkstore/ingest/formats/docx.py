@@ -8,6 +8,7 @@ from chunkstore.ingest.document import Document
 from chunkstore.ingest.formats.archive import checked
 from chunkstore.ingest.formats.html import to_markdown
 from chunkstore.ingest.formats.installed import not_installed
+from chunkstore.ingest.formats.word_xml import rewritten
 
 _STYLES = r"""
 p[style-name='Title'] => h1:fresh
@@ -28,9 +29,9 @@ def read(content: bytes) -> Document:
         from mammoth import convert_to_html, images  # pyright: ignore[reportUnknownVariableType]
     except ImportError as error:
         raise not_installed("Word document", "mammoth") from error
-    checked(content, "word/document.xml")
+    document = rewritten(content, checked(content, "word/document.xml"))
     without_images: Any = cast("Any", images).img_element(_no_attributes)
-    result: Any = convert_to_html(BytesIO(content), style_map=_STYLES, convert_image=without_images)
+    result: Any = convert_to_html(BytesIO(document), style_map=_STYLES, convert_image=without_images)
     text = to_markdown(result.value)
     if not text:
         raise UnreadableFile("no text: an empty document, or one of images; OCR is not done here")

@@ -3,9 +3,11 @@
 from pathlib import Path
 
 import openpyxl
+import pytest
 
 from chunkstore.ingest import parsers
-from tests.unit.formats.fix_files import FILES, page_of, read, refused
+from tests.unit.formats.fix_bad_files import changed
+from tests.unit.formats.fix_files import FILES, page_of, parsed_as, read, refused
 from tests.unit.formats.test_pdf import HEADINGS, SENTENCES
 
 
@@ -35,7 +37,44 @@ def test_a_document_of_pandoc_keeps_title_code_and_notes() -> None:
         "# النهر الثالث\n\nالنهر طويل وماؤه بارد في الشتاء.\n\n# 第四条河\n\n河水流过山谷，鱼在水中游。"
         in document.text
     )
-    assert (document.kind, document.pages, document.parser) == ("markdown", (), "docx/1")
+    assert (document.kind, document.pages, document.parser) == ("markdown", (), "docx/2")
+
+
+def run(text: str) -> str:
+    return f"<w:r><w:t>{text}</w:t></w:r>"
+
+
+def document_of(body: str) -> bytes:
+    """A Word document with this body."""
+    space = "http://schemas.openxmlformats.org"
+    return changed(
+        "writer.docx",
+        {
+            "word/document.xml": f'<w:document xmlns:w="{space}/wordprocessingml/2006/main" '
+            f'xmlns:r="{space}/officeDocument/2006/relationships"><w:body>{body}</w:body></w:document>'
+        },
+    )
+
+
+@pytest.mark.parametrize(
+    ("inside", "text"),
+    [
+        (f'<w:bdo w:val="rtl">{run("over")}</w:bdo>', "aoverb"),
+        (f'<w:dir w:val="rtl">{run("over")}</w:dir>', "aoverb"),
+        (f'<w:fldSimple w:instr="SEQ Figure">{run("1")}</w:fldSimple>', "a1b"),
+        (
+            f"<w:r><w:ruby><w:rt>{run('とうきょう')}</w:rt><w:rubyBase>{run('東京')}</w:rubyBase></w:ruby></w:r>",
+            "a東京b",
+        ),
+        ("<w:r><w:cr/></w:r>", "a b"),
+        ('<w:r><w:ptab w:alignment="right"/></w:r>', "a b"),
+    ],
+)
+def test_words_of_a_document_in_elements_that_mammoth_does_not_know_are_kept(
+    inside: str, text: str, tmp_path: Path
+) -> None:
+    content = document_of(f"<w:p>{run('a')}{inside}{run('b')}</w:p>")
+    assert " ".join(parsed_as(tmp_path, "a.docx", content).text.split()) == text
 
 
 def test_a_slide_is_a_page_with_its_title_text_and_notes() -> None:
