@@ -8,8 +8,10 @@ from chunkstore.ingest.document import Document
 from chunkstore.ingest.formats.archive import checked
 from chunkstore.ingest.formats.html import to_markdown
 from chunkstore.ingest.formats.installed import not_installed
+from chunkstore.ingest.formats.word_inserts import with_inserts
 from chunkstore.ingest.formats.word_xml import rewritten
 
+_MAIN = "word/document.xml"
 _STYLES = r"""
 p[style-name='Title'] => h1:fresh
 p[style-name='Subtitle'] => p:fresh
@@ -29,10 +31,11 @@ def read(content: bytes) -> Document:
         from mammoth import convert_to_html, images  # pyright: ignore[reportUnknownVariableType]
     except ImportError as error:
         raise not_installed("Word document", "mammoth") from error
-    document = rewritten(content, checked(content, "word/document.xml"))
+    archive = checked(content, _MAIN)
+    document = rewritten(content, archive)
     without_images: Any = cast("Any", images).img_element(_no_attributes)
     result: Any = convert_to_html(BytesIO(document), style_map=_STYLES, convert_image=without_images)
-    text = to_markdown(result.value)
+    text = with_inserts(to_markdown(result.value), archive, _MAIN)
     if not text:
         raise UnreadableFile("no text: an empty document, or one of images; OCR is not done here")
     return Document(text + "\n", "markdown")

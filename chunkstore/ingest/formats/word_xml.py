@@ -7,6 +7,7 @@ from xml.etree import ElementTree as ET
 from zipfile import ZipFile
 
 from chunkstore.ingest.formats.archive import part, root
+from chunkstore.ingest.formats.word_inserts import marked
 
 _NAMESPACES = (
     "{http://schemas.openxmlformats.org/wordprocessingml/2006/main}",
@@ -18,7 +19,8 @@ _READ_AS = {
     "ptab": "tab",
 }
 """By what mammoth reads of it: the content of a smart tag, a line break, a tab."""
-_PASSED_OVER = re.compile(rf"[<:](?:{'|'.join(_READ_AS)})[\s/>]".encode())
+_INSERT = "altChunk"
+_PASSED_OVER = re.compile(rf"[<:](?:{'|'.join([_INSERT, *_READ_AS])})[\s/>]".encode())
 
 
 def rewritten(content: bytes, archive: ZipFile) -> bytes:
@@ -39,7 +41,20 @@ def _changed_parts(archive: ZipFile) -> Iterator[tuple[str, bytes]]:
         if name.endswith(".xml") and _PASSED_OVER.search(part(archive, name)):
             document = root(archive, name)
             for element in document.iter():
-                space, brace, local = element.tag.partition("}")
-                if space + brace in _NAMESPACES and local in _READ_AS:
-                    element.tag = space + brace + _READ_AS[local]
+                _rewrite(element)
             yield name, ET.tostring(document, "utf-8")
+
+
+def _rewrite(element: ET.Element) -> None:
+    space, brace, local = element.tag.partition("}")
+    namespace = space + brace
+    if namespace not in _NAMESPACES:
+        return
+    if local == _INSERT:
+        relation = next((value for name, value in element.items() if name.endswith("}id")), "")
+        element.clear()
+        element.tag = f"{namespace}p"
+        run = ET.SubElement(element, f"{namespace}r")
+        ET.SubElement(run, f"{namespace}t").text = marked(relation)
+    elif local in _READ_AS:
+        element.tag = namespace + _READ_AS[local]

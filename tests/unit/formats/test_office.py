@@ -6,8 +6,8 @@ import openpyxl
 import pytest
 
 from chunkstore.ingest import parsers
-from tests.unit.formats.fix_bad_files import changed
-from tests.unit.formats.fix_files import FILES, page_of, parsed_as, read, refused
+from tests.unit.formats.fix_bad_files import changed, made
+from tests.unit.formats.fix_files import FILES, page_of, parsed_as, read, refused, refused_as
 from tests.unit.formats.test_pdf import HEADINGS, SENTENCES
 
 
@@ -44,14 +44,18 @@ def run(text: str) -> str:
     return f"<w:r><w:t>{text}</w:t></w:r>"
 
 
-def document_of(body: str) -> bytes:
-    """A Word document with this body."""
+def document_of(body: str, insert: str = "", content: str | bytes = "") -> bytes:
+    """A Word document with this body, and with one part that it inserts whole."""
     space = "http://schemas.openxmlformats.org"
     return changed(
         "writer.docx",
         {
             "word/document.xml": f'<w:document xmlns:w="{space}/wordprocessingml/2006/main" '
-            f'xmlns:r="{space}/officeDocument/2006/relationships"><w:body>{body}</w:body></w:document>'
+            f'xmlns:r="{space}/officeDocument/2006/relationships"><w:body>{body}</w:body></w:document>',
+            "word/_rels/document.xml.rels": '<Relationships xmlns="'
+            f'{space}/package/2006/relationships"><Relationship Id="part_1" Target="{insert}" '
+            f'Type="{space}/officeDocument/2006/relationships/aFChunk"/></Relationships>',
+            f"word/{insert}": content,
         },
     )
 
@@ -75,6 +79,31 @@ def test_words_of_a_document_in_elements_that_mammoth_does_not_know_are_kept(
 ) -> None:
     content = document_of(f"<w:p>{run('a')}{inside}{run('b')}</w:p>")
     assert " ".join(parsed_as(tmp_path, "a.docx", content).text.split()) == text
+
+
+INSERTING = (
+    f"<w:p>{run('one')}</w:p><w:altChunk r:id='part_1'><w:altChunkPr/></w:altChunk><w:p>{run('three')}</w:p>"
+)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "text"),
+    [
+        ("a.html", "<html><body><h1>Two</h1><p>words</p></body></html>", "# Two\n\nwords"),
+        ("a.txt", "# two\n", "\\# two"),
+        ("a.mht", "MIME-Version: 1.0\nContent-Type: text/html\n\n<h1>Two</h1>", "# Two"),
+    ],
+)
+def test_what_is_inserted_whole_into_a_document_is_read_in_its_place(
+    name: str, content: str, text: str, tmp_path: Path
+) -> None:
+    document = parsed_as(tmp_path, "a.docx", document_of(INSERTING, name, content))
+    assert document.text == f"one\n\n{text}\n\nthree\n"
+
+
+def test_a_document_in_a_document_is_refused_and_not_lost(tmp_path: Path) -> None:
+    content = document_of(INSERTING, "a.docx", made("writer.docx"))
+    assert "its part 'word/a.docx' is a document inside it" in refused_as(tmp_path, "a.docx", content)
 
 
 def test_a_slide_is_a_page_with_its_title_text_and_notes() -> None:
