@@ -1,12 +1,13 @@
 """Word, PowerPoint and Excel files that LibreOffice and pandoc made."""
 
+import re
 from pathlib import Path
 
 import openpyxl
 import pytest
 
 from chunkstore.ingest import parsers
-from tests.unit.formats.fix_bad_files import changed, made
+from tests.unit.formats.fix_bad_files import changed, made, made_part
 from tests.unit.formats.fix_files import FILES, page_of, parsed_as, read, refused, refused_as
 from tests.unit.formats.test_pdf import HEADINGS, SENTENCES
 
@@ -118,6 +119,83 @@ def test_a_slide_is_a_page_with_its_title_text_and_notes() -> None:
         )
         titles = ("Water for trees", "Why water", "Say this slowly", "How much", "كم مرة")
         assert [page_of(document, words) for words in titles] == [1, 2, 2, 3, 4]
+
+
+def slide_with(shapes: str, **parts: str) -> bytes:
+    """A presentation of Impress with these shapes at the end of its first slide, and with these parts."""
+    relations = "".join(
+        f'<Relationship Id="{name}" Target="{name}.xml" Type="http://schemas.openxmlformats.org/x"/>'
+        for name in parts
+    )
+    members = {
+        "ppt/slides/slide1.xml": (shapes, "</p:spTree>"),
+        "ppt/slides/_rels/slide1.xml.rels": (relations, "</Relationships>"),
+    }
+    return changed(
+        "impress.pptx",
+        {
+            name: made_part("impress.pptx", name).replace(end, added + end)
+            for name, (added, end) in members.items()
+        }
+        | {f"ppt/slides/{name}.xml": content for name, content in parts.items()},
+    )
+
+
+def box(text: str, number: int) -> str:
+    """A text box; the title of every slide has the number 1 or more."""
+    return (
+        f'<p:sp><p:nvSpPr><p:cNvPr id="{number}" name="x"/><p:cNvSpPr/><p:nvPr/></p:nvSpPr><p:spPr/>'
+        f"<p:txBody><a:bodyPr/><a:p><a:r><a:t>{text}</a:t></a:r></a:p></p:txBody></p:sp>"
+    )
+
+
+def test_a_text_box_with_the_number_of_the_title_is_kept(tmp_path: Path) -> None:
+    source = made_part("impress.pptx", "ppt/slides/slide1.xml")
+    number = int(re.findall(r'<p:cNvPr id="(\d+)"', source)[1])
+    text = parsed_as(tmp_path, "a.pptx", slide_with(box("boxed", number))).text
+    assert text.startswith("## Water for trees\n\nNobody\n\nboxed\n\n## Why water")
+
+
+def test_of_what_a_slide_holds_for_programs_of_two_ages_the_newer_is_read(tmp_path: Path) -> None:
+    space = 'xmlns:mc="http://schemas.openxmlformats.org/markup-compatibility/2006"'
+    alternatives = (
+        f'<mc:AlternateContent {space}><mc:Choice Requires="p">{box("new", 90)}'
+        '<p:contentPart r:id="no"/></mc:Choice>'
+        f"<mc:Fallback>{box('old', 91)}</mc:Fallback></mc:AlternateContent>"
+    )
+    text = parsed_as(tmp_path, "a.pptx", slide_with(alternatives)).text
+    assert text.startswith("## Water for trees\n\nNobody\n\nnew\n\n## Why water")
+
+
+FRAME = (
+    '<p:graphicFrame><p:nvGraphicFramePr><p:cNvPr id="90" name="x"/><p:cNvGraphicFramePr/><p:nvPr/>'
+    "</p:nvGraphicFramePr>"
+    "<a:graphic><a:graphicData uri='x'>{}</a:graphicData></a:graphic></p:graphicFrame>"
+)
+DRAWING = "http://schemas.openxmlformats.org/drawingml/2006"
+SPACES = f'xmlns:a="{DRAWING}/main" xmlns:c="{DRAWING}/chart" xmlns:dgm="{DRAWING}/diagram"'
+
+
+DIAGRAM = (
+    f"<dgm:dataModel {SPACES}><a:p><a:r><a:t>Ro</a:t></a:r><a:r><a:t>ot</a:t></a:r></a:p>"
+    "<a:p><a:r><a:t>Leaf</a:t></a:r></a:p><a:p/></dgm:dataModel>"
+)
+OAK = "<c:strCache><c:pt><c:v>Oak</c:v></c:pt></c:strCache>"
+CHART = f"<c:chartSpace {SPACES}>{OAK}<c:numCache><c:pt><c:v>80</c:v></c:pt></c:numCache>{OAK}</c:chartSpace>"
+
+
+@pytest.mark.parametrize(
+    ("shown", "source", "text"),
+    [
+        (f'<dgm:relIds {SPACES} r:dm="drawn"/>', DIAGRAM, "Root\nLeaf"),
+        (f'<c:chart {SPACES} r:id="drawn"/>', CHART, "Oak"),
+    ],
+)
+def test_the_words_of_diagrams_and_charts_are_read(
+    shown: str, source: str, text: str, tmp_path: Path
+) -> None:
+    document = parsed_as(tmp_path, "a.pptx", slide_with(FRAME.format(shown), drawn=source))
+    assert document.text.startswith(f"## Water for trees\n\nNobody\n\n{text}\n\n## Why water")
 
 
 def test_a_sheet_is_a_page_with_a_row_a_line() -> None:
