@@ -32,7 +32,7 @@ _HEADING_LIMITS = (200, 100, 50, 25)
 """Characters that are kept of each heading, where more would take half of a chunk."""
 _JOINED = "{}\n\n"
 """How headings stand before the content that a model reads."""
-_VERSION = 3
+_VERSION = 4
 """To be raised with every change that cuts some text in another way."""
 
 _Cuttable = tuple[Iterator[Cut], int]

@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from chunkstore.ingest.sections import Block, Heading, Section, sections_of
 
 _MARKS = re.compile(
-    r"^ {0,3}(?:(?P<fence>`{3,}+|~{3,}+)(?P<info>[^\n]*+)"
-    r"|(?P<hashes>\#{1,6})(?P<title>[ \t][^\n]*+|)[\r]?$"
-    r"|(?P<text>[^\s>|#`~*+\-=<][^\n]*+)\n {0,3}(?P<line>=++|-{2,}+)[ \t\r]*+$)",
+    r"^(?:(?:(?P<item>[ \t]*+(?:(?:[-*+]|[0-9]{1,9}[.)])[ \t]++)++)| {0,3})"
+    r"(?P<fence>`{3,}+|~{3,}+)(?P<info>[^\n]*+)"
+    r"| {0,3}(?:(?P<hashes>\#{1,6})(?P<title>[ \t][^\n]*+|)[\r]?$"
+    r"|(?P<text>[^\s>|#`~*+\-=<][^\n]*+)\n {0,3}(?P<line>=++|-{2,}+)[ \t\r]*+$))",
     re.MULTILINE,
 )
 
@@ -19,13 +20,18 @@ def sections(text: str) -> Iterator[Section]:
 
 
 def _marks(text: str) -> Iterator[Heading | Block]:
-    """Headings and fenced code blocks in order; what looks like either inside a fence is neither."""
+    """Headings and fenced code blocks in order; what looks like either inside a fence is neither.
+
+    A code block that a list item begins with is part of the item, and is cut as that is.
+    """
     opened: re.Match[str] | None = None
     for found in _MARKS.finditer(text):
-        if opened is not None:
-            if _closes(found, opened["fence"]):
+        if opened is not None and _closes(found, opened["fence"]):
+            if not opened["item"]:
                 yield Block(opened.start(), found.end(), fenced=True)
-                opened = None
+            opened = None
+        elif opened is not None and not _leaves(found, opened["item"]):
+            continue
         elif found["fence"]:
             opened = None if found["fence"][0] == "`" and "`" in found["info"] else found
         elif found["hashes"] is not None:
@@ -33,13 +39,20 @@ def _marks(text: str) -> Iterator[Heading | Block]:
         elif _stands_alone(text, found.start()):
             level = 1 if found["line"].startswith("=") else 2
             yield Heading(found.start(), found.end(), level, _title(found["text"]))
-    if opened is not None:
+    if opened is not None and not opened["item"]:
         yield Block(opened.start(), len(text), fenced=True)
 
 
 def _closes(found: re.Match[str], fence: str) -> bool:
     closing: str | None = found["fence"]
-    return closing is not None and closing.startswith(fence) and not found["info"].strip()
+    return bool(closing) and closing.startswith(fence) and not found["info"].strip() and not found["item"]
+
+
+def _leaves(found: re.Match[str], item: str | None) -> bool:
+    """True where a list item is over, and with it the code block that it begins with."""
+    line = found[0]
+    indent = line[: len(line) - len(line.lstrip(" \t"))]
+    return item is not None and len(indent.expandtabs(4)) < len(item.expandtabs(4))
 
 
 def _stands_alone(text: str, start: int) -> bool:

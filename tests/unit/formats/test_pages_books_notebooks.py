@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from chunkstore.errors import UnreadableFile
+from chunkstore.ingest.chunking import Chunker
 from tests.unit.formats.fix_bad_files import book
 from tests.unit.formats.fix_files import parsed_as, read
 
@@ -56,6 +57,12 @@ def test_an_element_that_xml_closes_at_once_hides_nothing(name: str, element: st
     )
     content = book('<itemref idref="p"/>', {"p": page}) if name == "a.epub" else page.encode()
     assert parsed_as(tmp_path, name, content).text.split() == ["one", "two", "three"]
+
+
+def test_code_that_a_list_item_of_a_page_begins_with_hides_no_heading(tmp_path: Path) -> None:
+    page = b"<h1>Guide</h1><ol><li><pre># not\na</pre></li></ol><h2>Use</h2><p>x</p>"
+    chunks = Chunker()(parsed_as(tmp_path, "a.html", page))
+    assert [chunk.metadata.get("headings") for chunk in chunks] == [["Guide"], ["Guide", "Use"]]
 
 
 def test_what_a_browser_shows_is_read_and_nothing_else() -> None:
