@@ -1,5 +1,6 @@
 """XHTML as HTML: what XML writes in a way that means something else, or nothing, in HTML."""
 
+import html
 import re
 
 _HEAD = 2_000
@@ -20,12 +21,13 @@ _VOID = {
     "track",
     "wbr",
 }
-_CLOSED = re.compile(
+_WRITTEN_AS_XML = re.compile(
     r"<!--.*?(?:-->|\Z)"
+    r"|<!\[CDATA\[(?P<text>.*?)(?P<end>\]\]>|\Z)"
     r"|<(?P<name>[a-zA-Z][\w:.-]*+)(?P<attributes>(?:[^<>\"'/]|/(?!>)|\"[^\"<]*\"|'[^'<]*')*+)/>",
     re.DOTALL,
 )
-"""An element without content; comments too, so that nothing is changed inside one."""
+"""Text that needs no escapes, and an element without content; comments too, where nothing is changed."""
 
 
 def is_xhtml(source: str) -> bool:
@@ -35,11 +37,13 @@ def is_xhtml(source: str) -> bool:
 
 
 def as_html(source: str) -> str:
-    """The page with `<title/>` written as `<title></title>`, which HTML takes for the beginning of one."""
-    return _CLOSED.sub(_opened, source)
+    """The page with `<title/>`, which opens a title in HTML, as `<title></title>`, and CDATA as text."""
+    return _WRITTEN_AS_XML.sub(_as_html, source)
 
 
-def _opened(found: re.Match[str]) -> str:
+def _as_html(found: re.Match[str]) -> str:
+    if found["end"]:
+        return html.escape(found["text"], quote=False)
     name = found["name"]
     if name is None or name.lower() in _VOID:
         return found[0]

@@ -146,6 +146,7 @@ def test_time_grows_in_proportion_to_the_file(kind: str, size: int, tmp_path: Pa
         ("a.html", b"<?xml <html>" + b"<a " * 100_000),
         ("a.html", b"<?xml <html>" + b'<a "' * 80_000),
         ("a.html", b"<?xml <html>" + b"<!--" * 80_000),
+        ("a.html", b"<?xml <html>" + b"<![CDATA[" * 40_000),
         ("a.txt", b"<!--" * 100_000),
         ("a.txt", b"<meta " * 100_000 + b"\xe4"),
         ("a.txt", b"a:b\n " * 100_000),

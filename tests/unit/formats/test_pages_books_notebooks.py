@@ -59,6 +59,15 @@ def test_an_element_that_xml_closes_at_once_hides_nothing(name: str, element: st
     assert parsed_as(tmp_path, name, content).text.split() == ["one", "two", "three"]
 
 
+def test_text_that_a_page_of_xml_marks_as_such_is_kept(tmp_path: Path) -> None:
+    page = XHTML.format(
+        "<body><p><![CDATA[one < two]]> &lt; three</p><pre><![CDATA[if a<b/>c:]]></pre>"
+        "<!-- <![CDATA[ --><p>four</p><![CDATA[not closed</body>"
+    )
+    text = parsed_as(tmp_path, "a.xhtml", page.encode()).text
+    assert text == "one < two < three\n\n```\nif a<b/>c:\n```\n\nfour\n"
+
+
 def test_code_that_a_list_item_of_a_page_begins_with_hides_no_heading(tmp_path: Path) -> None:
     page = b"<h1>Guide</h1><ol><li><pre># not\na</pre></li></ol><h2>Use</h2><p>x</p>"
     chunks = Chunker()(parsed_as(tmp_path, "a.html", page))
