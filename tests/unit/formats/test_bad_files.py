@@ -67,6 +67,8 @@ NO_TEXT: list[Row] = [
      "no text: all sheets are empty"),
     ("a.epub", lambda: book('<itemref idref="p"/>', {"p": "<html><body><img src='a.png'/></body></html>"}),
      "no text: 1 pages of images"),
+    ("a.epub", lambda: book('<itemref idref="p"/>', {"p": "<svg/>"}, '<item id="p" href="p" media-type="image/svg+xml"/>'),
+     "no text: 1 pages of images"),
     ("a.html", lambda: b"<html><body><script>draw()</script></body></html>", "no text: a page of scripts"),
     ("a.ipynb", lambda: notebook([{"cell_type": "code", "source": " \n"}]), "no text: all cells are empty"),
     ("a.eml", lambda: b"MIME-Version: 1.0\n\n \n", "no text: an empty message"),

@@ -74,6 +74,26 @@ def test_code_that_a_list_item_of_a_page_begins_with_hides_no_heading(tmp_path: 
     assert [chunk.metadata.get("headings") for chunk in chunks] == [["Guide"], ["Guide", "Use"]]
 
 
+def test_every_page_of_text_in_the_spine_of_a_book_is_read(tmp_path: Path) -> None:
+    pages = {
+        "xhtml": "<p>one</p>",
+        "svg": "<svg/>",
+        "oeb": "<p>two</p>",
+        "xml": "<p>three</p>",
+        "instead": "<p>four</p>",
+    }
+    kinds = {"oeb": "text/x-oeb1-document", "xml": "application/xml", "svg": "image/svg+xml"}
+    manifest = "".join(
+        f'<item id="{name}" href="{name}" media-type="{kinds.get(name, "application/xhtml+xml")}"/>'
+        for name in pages
+    )
+    film = '<item id="film" href="film" media-type="video/mp4" fallback="instead"/>'
+    ring = '<item id="ring" href="ring" media-type="video/mp4" fallback="ring"/>'
+    spine = "".join(f'<itemref idref="{name}"/>' for name in ("xhtml", "svg", "ring", "oeb", "xml", "film"))
+    content = book(spine, pages, manifest + film + ring)
+    assert parsed_as(tmp_path, "a.epub", content).text == "one\n\ntwo\n\nthree\n\nfour\n"
+
+
 def test_what_a_browser_shows_is_read_and_nothing_else() -> None:
     assert read("chromium.html").text == (
         "# Orchard handbook & notes\n\n## Pruning\n\n"
