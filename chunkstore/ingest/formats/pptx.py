@@ -6,10 +6,11 @@ from typing import Any, cast
 
 from chunkstore.errors import UnreadableFile
 from chunkstore.ingest.document import Document
-from chunkstore.ingest.formats.archive import checked
+from chunkstore.ingest.formats.archive import checked, refuse_strict
 from chunkstore.ingest.formats.installed import not_installed
 from chunkstore.ingest.formats.marking import blocks, heading, one_line, paged, plain, table
 
+_PRESENTATION = "ppt/presentation.xml"
 _MAX_DEPTH = 20
 _ALTERNATIVES = "{http://schemas.openxmlformats.org/markup-compatibility/2006}AlternateContent"
 _INK = "{http://schemas.openxmlformats.org/presentationml/2006/main}contentPart"
@@ -28,7 +29,7 @@ def read(content: bytes) -> Document:
         from pptx import Presentation
     except ImportError as error:
         raise not_installed("PowerPoint presentation", "python-pptx") from error
-    checked(content, "ppt/presentation.xml")
+    refuse_strict(checked(content, _PRESENTATION), _PRESENTATION)
     slides = [blocks(_slide(slide)) for slide in Presentation(BytesIO(content)).slides]
     if not any(slides):
         raise UnreadableFile(f"no text: {len(slides)} slides of images or nothing; OCR is not done here")

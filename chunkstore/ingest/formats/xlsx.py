@@ -2,14 +2,20 @@
 
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from datetime import date, datetime, time
+from importlib.util import find_spec
 from io import BytesIO
+from typing import TYPE_CHECKING, Any
 
 from chunkstore.errors import UnreadableFile
 from chunkstore.ingest.document import Document
-from chunkstore.ingest.formats.archive import checked, root
+from chunkstore.ingest.formats.archive import checked, refuse_strict, root
 from chunkstore.ingest.formats.installed import not_installed
 from chunkstore.ingest.formats.marking import blocks, heading, paged, table
+
+if TYPE_CHECKING:
+    from openpyxl import Workbook
 
 _WORKBOOK = "xl/workbook.xml"
 _SHEET = re.compile(r"(?:\{[^}]*\})?sheet$")
@@ -18,12 +24,11 @@ MAX_CELLS = 20_000_000
 
 def read(content: bytes) -> Document:
     """The values of all sheets as they were when last calculated; empty rows and columns are left out."""
-    try:
-        import openpyxl
-    except ImportError as error:
-        raise not_installed("Excel workbook", "openpyxl") from error
+    if find_spec("openpyxl") is None:
+        raise not_installed("Excel workbook", "openpyxl")
     archive = checked(content, _WORKBOOK)
-    book = openpyxl.load_workbook(BytesIO(content), read_only=True, data_only=True, keep_links=False)
+    refuse_strict(archive, _WORKBOOK)
+    book = _opened(content)
     named = sum(_SHEET.match(element.tag) is not None for element in root(archive, _WORKBOOK).iter())
     if len(book.sheetnames) < named:
         raise UnreadableFile(f"incomplete: of its {named:,} sheets only {len(book.sheetnames):,} are there")
@@ -32,9 +37,24 @@ def read(content: bytes) -> Document:
         sheet.reset_dimensions()
         sheets.append(_sheet(sheet.title, list(_filled_rows(sheet.values))))
     if not any(sheets):
-        raise UnreadableFile("no text: all sheets are empty")
+        raise UnreadableFile("no text: all cells are empty; text boxes, charts and pictures are not read")
     text, pages = paged(sheets)
     return Document(text, "markdown", pages=pages)
+
+
+def _opened(content: bytes) -> "Workbook":
+    from openpyxl.reader.excel import ExcelReader
+
+    class Reader(ExcelReader):
+        def read_chartsheet(self, sheet: Any, rel: Any) -> None:
+            with suppress(
+                AttributeError
+            ):  # it fails at a chart sheet without a drawing, once that is in the book
+                super().read_chartsheet(sheet, rel)
+
+    reader = Reader(BytesIO(content), read_only=True, data_only=True, keep_links=False)
+    reader.read()
+    return reader.wb
 
 
 def _sheet(title: str, rows: Sequence[Sequence[str]]) -> str:

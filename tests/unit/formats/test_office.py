@@ -1,6 +1,7 @@
 """Word, PowerPoint and Excel files that LibreOffice and pandoc made."""
 
 import re
+import zipfile
 from pathlib import Path
 
 import openpyxl
@@ -121,6 +122,15 @@ def test_a_slide_is_a_page_with_its_title_text_and_notes() -> None:
         assert [page_of(document, words) for words in titles] == [1, 2, 2, 3, 4]
 
 
+def test_a_document_whose_body_is_under_another_name_is_read(tmp_path: Path) -> None:
+    moved: dict[str, str | None] = {
+        name: made_part("writer.docx", name).replace("word/document.xml", "word/document2.xml")
+        for name in ("_rels/.rels", "[Content_Types].xml")
+    }
+    moved |= {"word/document.xml": None, "word/document2.xml": made_part("writer.docx", "word/document.xml")}
+    assert SENTENCES[0] in parsed_as(tmp_path, "a.docx", changed("writer.docx", moved)).text
+
+
 def slide_with(shapes: str, **parts: str) -> bytes:
     """A presentation of Impress with these shapes at the end of its first slide, and with these parts."""
     relations = "".join(
@@ -228,3 +238,13 @@ def test_a_lone_cell_far_to_the_right_is_one_cell(tmp_path: Path) -> None:
     assert "| near |" in text
     assert "|  | far cell |" in text
     assert len(text) < 200
+
+
+def test_a_sheet_that_is_an_empty_chart_hides_no_other(tmp_path: Path) -> None:
+    book = openpyxl.Workbook()
+    book.active["A1"] = "words"
+    book.create_chartsheet("C")
+    book.save(tmp_path / "a.xlsx")
+    with zipfile.ZipFile(tmp_path / "a.xlsx") as archive:
+        assert "xl/chartsheets/sheet1.xml" in archive.namelist()
+    assert "| words |" in parsers.parse(tmp_path / "a.xlsx").text

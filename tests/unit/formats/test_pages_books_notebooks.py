@@ -143,6 +143,15 @@ def test_a_notebook_names_the_language_of_its_code_and_leaves_outputs_out(tmp_pa
     assert document.language == "julia"
 
 
+def test_a_notebook_that_leaves_values_empty_is_read(tmp_path: Path) -> None:
+    content = notebook(
+        {"cell_type": "markdown", "source": None},
+        {"cell_type": "code", "source": "x"},
+        metadata={"language_info": {"name": None}, "kernelspec": {"language": None}},
+    )
+    assert parsed_as(tmp_path, "a.ipynb", content).text == "```\nx\n```\n"
+
+
 def test_code_that_holds_a_fence_gets_a_longer_one(tmp_path: Path) -> None:
     content = notebook({"cell_type": "code", "source": 'print("""\n````\n""")'})
     assert parsed_as(tmp_path, "a.ipynb", content).text == '`````\nprint("""\n````\n""")\n`````\n'

@@ -47,6 +47,13 @@ def test_a_pdf_and_a_document_are_known_under_any_name(lie: str, tmp_path: Path)
         ("a.csv", b"<html><table><tr><td>x</table></html>", "html/2"),
         ("a.json", b"<!DOCTYPE html><title>404</title><p>Not found", "html/2"),
         ("a.json", b'{"cells": [{"cell_type": "markdown", "source": "x"}], "nbformat": 4}', "notebook/1"),
+        ("a.json", b'{"items": [1], "meta": {"nbformat": 4}}', "json/1"),
+        ("a.json", b'{"nbformat": 4, "why": "a setting of a program"}', "json/1"),
+        (
+            "a.json",
+            b'{"nbformat": 3, "worksheets": [{"cells": [{"cell_type": "code", "input": "x"}]}]}',
+            "notebook/1",
+        ),
         ("a.txt", b"From: a@example.org\nSubject: x\n\nwords", "mail/2"),
         ("a.md", b'<h1 align="center">A name</h1>\n\nwords', "markdown/1"),
         ("a.md", b"Subject: x\nFrom: me\n\nwords", "markdown/1"),
