@@ -104,6 +104,11 @@ def test_what_a_browser_shows_is_read_and_nothing_else() -> None:
     )
 
 
+def test_a_title_in_a_comment_hides_none_of_the_page(tmp_path: Path) -> None:
+    page = b"<!-- <title>Old</title> --><title>New</title><body><!-- <h1>x</h1> --><p>words</p></body>"
+    assert parsed_as(tmp_path, "a.html", page).text == "# New\n\nwords\n"
+
+
 def test_a_page_in_an_encoding_that_it_declares_is_read(tmp_path: Path) -> None:
     page = "<html><head><meta charset=windows-1251></head><body><h1>Да</h1><p>Нет</p></body></html>"
     assert parsed_as(tmp_path, "a.html", page.encode("cp1251")).text == "# Да\n\nНет\n"
