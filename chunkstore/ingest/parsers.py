@@ -73,7 +73,7 @@ def parse(path: Path) -> Document:
         raise
     except (MissingExtra, ImportError) as error:
         raise FormatNotInstalled(
-            f"what reads a {found.title or found.name} is not installed: {error}"
+            f"{found.title or found.name}: what reads it is not installed: {error}"
         ) from error
     except Exception as error:
         raise UnreadableFile(_damaged(found, error)) from error
@@ -122,7 +122,7 @@ def _content(path: Path) -> bytes:
 
 def _empty(promised: Format) -> Document:
     if not promised.is_text:
-        raise UnreadableFile(f"empty: a {promised.title or promised.name} of 0 bytes")
+        raise UnreadableFile(f"empty: 0 bytes are no {promised.title or promised.name}")
     return Document("", parser=promised.fingerprint)
 
 

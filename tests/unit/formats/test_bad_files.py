@@ -36,7 +36,8 @@ Row = tuple[str, Callable[[], bytes], str]
 """The file's name, what makes it, and words of the reason why it is not read."""
 
 EMPTY: list[Row] = [
-    (f"a.{end}", bytes, "empty: a ") for end in ("pdf", "docx", "pptx", "xlsx", "epub")
+    (f"a.{end}", bytes, f"empty: 0 bytes are no {title}")
+    for end, title in (("pdf", "PDF"), ("docx", "Word"), ("pptx", "PowerPoint"), ("xlsx", "Excel"), ("epub", "EPUB"))
 ]  # fmt: skip
 TRUNCATED: list[Row] = [
     *((f"a.{end}", lambda name=name, part=part: cut(name, part), DAMAGED_ZIP)
