@@ -132,6 +132,7 @@ BUILTIN: tuple[Format, ...] = (
     ),
     Format(
         name="xlsx",
+        version=2,
         title="Excel workbook",
         read=_late("xlsx"),
         names=(".xlsx", ".xlsm"),

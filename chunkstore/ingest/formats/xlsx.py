@@ -1,7 +1,7 @@
 """Excel workbooks, by openpyxl: a sheet is a page with its name as heading, a row a line of a table."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from datetime import date, datetime, time
 from importlib.util import find_spec
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 _WORKBOOK = "xl/workbook.xml"
 _SHEET = re.compile(r"(?:\{[^}]*\})?sheet$")
+_ZEROS = re.compile("0{2,}")
 MAX_CELLS = 20_000_000
 
 
@@ -35,7 +36,7 @@ def read(content: bytes) -> Document:
     sheets: list[str] = []
     for sheet in book.worksheets:
         sheet.reset_dimensions()
-        sheets.append(_sheet(sheet.title, list(_filled_rows(sheet.values))))
+        sheets.append(_sheet(sheet.title, list(_filled_rows(sheet.rows))))
     if not any(sheets):
         raise UnreadableFile("no text: all cells are empty; text boxes, charts and pictures are not read")
     text, pages = paged(sheets)
@@ -67,16 +68,24 @@ def _filled_columns(rows: Sequence[Sequence[str]]) -> list[list[str]]:
     return [[row[i] if i < len(row) else "" for i in filled] for row in rows]
 
 
-def _filled_rows(rows: Iterator[Sequence[object]]) -> Iterator[list[str]]:
+def _filled_rows(rows: Iterable[Sequence[Any]]) -> Iterator[list[str]]:
     cells = 0
     for row in rows:
         cells += len(row)
         if cells > MAX_CELLS:
             raise UnreadableFile(f"a sheet of more than {MAX_CELLS:,} cells, empty ones counted")
-        if any(value is not None for value in row):
-            written = [_written(value) for value in row]
+        if any(cell.value is not None for cell in row):
+            written = [_shown(cell) for cell in row]
             if any(written):
                 yield written
+
+
+def _shown(cell: Any) -> str:
+    """The value; a whole number with zeros before it where its format is zeros alone, as of postal codes."""
+    written = _written(cell.value)
+    if written.isdecimal() and type(cell.value) in {int, float} and _ZEROS.fullmatch(cell.number_format):
+        return written.zfill(len(cell.number_format))
+    return written
 
 
 def _written(value: object) -> str:

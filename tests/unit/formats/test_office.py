@@ -248,3 +248,16 @@ def test_a_sheet_that_is_an_empty_chart_hides_no_other(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "a.xlsx") as archive:
         assert "xl/chartsheets/sheet1.xml" in archive.namelist()
     assert "| words |" in parsers.parse(tmp_path / "a.xlsx").text
+
+
+def test_a_number_is_written_with_the_zeros_that_its_format_is(tmp_path: Path) -> None:
+    book = openpyxl.Workbook()
+    for row, (value, number_format) in enumerate(
+        [(123, "00000"), (-5, "000"), (7.5, "00"), ("9", "00"), (4.0, "00"), (8, "0"), (True, "00")], 1
+    ):
+        book.active.cell(row, 1, value).number_format = number_format
+    book.save(tmp_path / "a.xlsx")
+    text = parsers.parse(tmp_path / "a.xlsx").text
+    assert text.split("\n")[2:] == [
+        *("| 00123 |", "| --- |", "| -5 |", "| 7.5 |", "| 9 |", "| 04 |", "| 8 |", "| TRUE |", "", ""),
+    ]
