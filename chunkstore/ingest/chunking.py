@@ -32,7 +32,7 @@ _HEADING_LIMITS = (200, 100, 50, 25)
 """Characters that are kept of each heading, where more would take half of a chunk."""
 _JOINED = "{}\n\n"
 """How headings stand before the content that a model reads."""
-_VERSION = 3
+_VERSION = 4
 """To be raised with every change that cuts some text in another way."""
 
 _Cuttable = tuple[Iterator[Cut], int]
@@ -81,8 +81,9 @@ class Chunker(msgspec.Struct, frozen=True):
     def __call__(self, document: Document) -> Iterator[Chunk]:
         """The chunks of the document, made as they are asked for."""
         line, counted = 1, 0
-        for start, end, metadata in self._spans(document):
-            line += document.text.count("\n", counted, start)
+        lines = _in_lines(document)
+        for start, end, metadata in self._spans(lines):
+            line += lines.text.count("\n", counted, start)
             counted = start
             page = bisect_right(document.pages, start) or None
             place = Place(start=start, end=end, page=page, line=line)
@@ -110,6 +111,13 @@ class Chunker(msgspec.Struct, frozen=True):
             if left >= self.size // 2:
                 return {"headings": headings}, left
         return {}, self.size
+
+
+def _in_lines(document: Document) -> Document:
+    """The document; where its lines end as on an old Macintosh, as long a one whose lines can be seen."""
+    if "\r" not in document.text or "\n" in document.text:
+        return document
+    return msgspec.structs.replace(document, text=document.text.replace("\r", "\n"))
 
 
 def _sections(document: Document) -> Iterator[tuple[Metadata, Iterator[_Cuttable]]]:

@@ -14,6 +14,7 @@ from chunkstore.errors import FormatNotInstalled, MissingExtra, UnreadableFile
 from chunkstore.ingest.document import Document
 from chunkstore.ingest.formats.builtin import BUILTIN, PLAIN_TEXT
 from chunkstore.ingest.formats.format import Format
+from chunkstore.ingest.formats.notebook import is_notebook
 from chunkstore.ingest.formats.sniffing import Sniffed, sniff
 
 MAX_FILE_BYTES = 256 * 1024 * 1024
@@ -72,7 +73,7 @@ def parse(path: Path) -> Document:
         raise
     except (MissingExtra, ImportError) as error:
         raise FormatNotInstalled(
-            f"what reads a {found.title or found.name} is not installed: {error}"
+            f"{found.title or found.name}: what reads it is not installed: {error}"
         ) from error
     except Exception as error:
         raise UnreadableFile(_damaged(found, error)) from error
@@ -121,7 +122,7 @@ def _content(path: Path) -> bytes:
 
 def _empty(promised: Format) -> Document:
     if not promised.is_text:
-        raise UnreadableFile(f"empty: a {promised.title or promised.name} of 0 bytes")
+        raise UnreadableFile(f"empty: 0 bytes are no {promised.title or promised.name}")
     return Document("", parser=promised.fingerprint)
 
 
@@ -132,20 +133,20 @@ def _format(promised: Format | None, content: bytes) -> Format:
     sniffed = sniff(content)
     if sniffed.refusal:
         raise UnreadableFile(sniffed.refusal)
-    if sniffed.format and _believed(sniffed, promised):
+    if sniffed.format and _believed(sniffed, promised, content):
         return _FORMATS[sniffed.format]
     if promised is None or not promised.is_text:
         return PLAIN_TEXT
     return promised
 
 
-def _believed(sniffed: Sniffed, promised: Format | None) -> bool:
+def _believed(sniffed: Sniffed, promised: Format | None, content: bytes) -> bool:
     """True where the content outweighs the name; source code that holds a page or a message stays code."""
     if promised is None or not promised.is_text or not _FORMATS[sniffed.format].is_text:
         return True
     return {
         "html": promised.name in {"text", "markdown", "csv", "json"},
-        "notebook": promised.name in {"text", "json"},
+        "notebook": promised.name in {"text", "json"} and is_notebook(content),
         "mail": promised.name == "text",
     }.get(sniffed.format, False)
 

@@ -52,10 +52,12 @@ async def rehearse(
     async with Workers(cut, limits or Limits()) as workers:
         plan = await planned(collection, found.sources, checks or Checks(), workers, fingerprint(cut))
         for step in plan.unchanged:
+            tally.without_text += _is_blank(step)
             tally.done(step.source.key, "unchanged")
         if plan.outdated and on_outdated is not None:
             on_outdated(plan.counted())
         for step in [] if rechunk else plan.outdated:
+            tally.without_text += _is_blank(step)
             tally.done(step.source.key, "outdated")
         to_read = [*plan.to_read, *(plan.outdated if rechunk else ())]
         held = await _held(collection, to_read)
@@ -64,11 +66,12 @@ async def rehearse(
             key = step.source.key
             try:
                 inputs.checked_key(key)
-                digest = await _digest(workers, step, None if workers.cuts else cut, hashing)
+                digest, blank = await _digest(workers, step, None if workers.cuts else cut, hashing)
             except (UnreadableFile, InvalidInput) as error:
                 tally.failed(key, str(step.source.path), str(error))
                 return
             same = digest is None or digest == held.get(key)
+            tally.without_text += blank
             outcome: Outcome = "unchanged" if same else "updated" if key in live else "added"
             tally.done(key, outcome)
 
@@ -80,20 +83,28 @@ async def rehearse(
     return tally.report(found.problems, found.left_out)
 
 
+def _is_blank(step: Step) -> bool:
+    """True where the version that is there of the file has no chunks."""
+    return step.known is not None and step.known.chunks == 0
+
+
 async def _held(collection: Collection | None, steps: list[Step]) -> dict[str, bytes]:
     if collection is None or not steps:
         return {}
     return await digests(collection, [step.source.key for step in steps])
 
 
-async def _digest(workers: Workers, step: Step, cut: Cutter | None, hashing: Hashing) -> bytes | None:
-    """The digest of the version that the file would be; None where its content has not changed."""
+async def _digest(
+    workers: Workers, step: Step, cut: Cutter | None, hashing: Hashing
+) -> tuple[bytes | None, bool]:
+    """The digest of the version that the file would be, None if it has not changed; and if it is blank."""
     task = Task(step.source.encoded_path, known=step.compared)
     async with workers.reading(task) as reading:
         if reading.opened.parser is None:
             await reading.done()
-            return None
-        return await _digested(await chunks_of(reading, cut), hashing)
+            return None, _is_blank(step)
+        chunks = await chunks_of(reading, cut)
+        return await _digested(chunks, hashing), not chunks
 
 
 async def _digested(chunks: ChunkSource, hashing: Hashing) -> bytes:

@@ -6,6 +6,7 @@ import pytest
 from psycopg import sql
 
 from chunkstore.collection import Collection
+from chunkstore.ingest.chunking import Chunker
 from chunkstore.ingest.pipeline import IngestReport, Progress, ingest
 from chunkstore.ingest.rehearsal import rehearse
 from chunkstore.model import Chunk
@@ -81,6 +82,23 @@ async def test_a_rehearsal_says_what_the_ingestion_then_does_and_writes_nothing(
     report = await ingest(collection, [folder, "nowhere"], prune=True)
     assert numbers(report) == numbers(rehearsed)
     assert report.failed == rehearsed.failed
+
+
+async def test_files_without_any_text_are_counted_as_the_ingestion_counts_them(
+    collection: Collection, folder: Path
+) -> None:
+    (folder / "blank.md").write_text(" \n")
+    (folder / "touched_blank.md").write_text("")
+    age(folder / "blank.md", folder / "touched_blank.md")
+    assert (await rehearse(None, [folder])).without_text == 2
+    assert (await rehearse(collection, [folder])).without_text == 2
+    await ingest(collection, [folder])
+    age(folder / "touched_blank.md", seconds=-10)
+    assert (await rehearse(collection, [folder])).without_text == 2
+    smaller = Chunker(20)
+    assert (await rehearse(collection, [folder], chunker=smaller)).without_text == 2
+    assert (await rehearse(collection, [folder], chunker=smaller, rechunk=True)).without_text == 2
+    assert (await ingest(collection, [folder], chunker=smaller)).without_text == 2
 
 
 async def test_without_a_collection_every_file_would_be_added(folder: Path, store: ChunkStore) -> None:

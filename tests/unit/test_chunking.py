@@ -205,7 +205,20 @@ def test_a_gap_of_a_thousand_blanks_is_never_inside_a_chunk() -> None:
 
 
 @pytest.mark.parametrize(
-    "unit", ["x", ".", " ", "\n", "#", "`", "a ", "```\n", "# a\n", '."', "=\n", "a\n=\n", "。"]
+    "unit",
+    [
+        *"x. \n#`。",
+        "a ",
+        "```\n",
+        "# a\n",
+        '."',
+        "=\n",
+        "a\n=\n",
+        "- ```\n",
+        "<!--\n",
+        "<pre>\n",
+        "<!-- -->\n",
+    ],
 )
 def test_a_hostile_text_is_cut_in_time_proportional_to_its_length(unit: str) -> None:
     """A quadratic step would take minutes here, and the test's time limit would end it."""
@@ -323,6 +336,23 @@ def test_what_looks_like_a_heading_in_a_code_block_is_none() -> None:
         ("a | b\n--- | ---\n1 | 2", None),
         ("```\n# A", None),
         ("````\n```\n# A\n````\n", None),
+        ("- ```sh\n  # c\n  ls\n  ```\n\n## A\n\ntext", ["A"]),
+        ("1. ~~~\n\t# c\n   ~~~\n\n## A\n\ntext", ["A"]),
+        ("- a\n  - ```\n    # c\n    ```\n- ```\n  # d\n  ```\n\n## A\n\ntext", ["A"]),
+        ("- ```\n  # c\n  - ```\n  # d\n  ```\n\n## A\n\ntext", ["A"]),
+        ("- ```\n  not closed\n\n## A\n\ntext", ["A"]),
+        ("- ```\nnot indented\n```\n\n## A\n\ntext", ["A"]),
+        ("- ```\n  # c", None),
+        ("`a` *b*\n---\n\ntext", ["`a` *b*"]),
+        ("**A**\n===\n\ntext", ["**A**"]),
+        ("* item\n---\ntext", None),
+        ("***\n---\ntext", None),
+        ("<!--\n# A\n```\n-->\n\n## B\n\ntext", ["B"]),
+        ("<PRE>\n# A\n\n## C\n</PRE>\n\n## B\n\ntext", ["B"]),
+        ("<!-- one line --> \n# A\n\ntext -->", ["A"]),
+        ("<pre>\nnot closed\n\n# A\n\ntext", ["A"]),
+        ("```\n<!--\n```\n\n# A\n\ntext -->", ["A"]),
+        ("Top\r===\r\rtext\r\r## A\r\rmore", ["Top", "A"]),
         ("# " + "long " * 100 + "\ntext", [("long " * 40).rstrip()]),
         ("# A\n## B\n# C\n### D\ntext", ["C", "D"]),
     ],
@@ -330,6 +360,14 @@ def test_what_looks_like_a_heading_in_a_code_block_is_none() -> None:
 def test_a_heading_is_what_markdown_says(text: str, headings: list[str] | None) -> None:
     chunks = cut(text, "markdown")
     assert chunks[-1].metadata.get("headings") == headings
+
+
+def test_a_text_with_the_line_ends_of_an_old_macintosh_keeps_them_and_has_lines() -> None:
+    document = Document("Top\r===\r\rone\r\rSub\r---\r\rtwo\r")
+    assert [(chunk.content, chunk.place and chunk.place.line) for chunk in Chunker()(document)] == [
+        ("Top\r===\r\rone", 1),
+        ("Sub\r---\r\rtwo", 6),
+    ]
 
 
 def test_a_long_section_keeps_its_headings_on_every_chunk() -> None:

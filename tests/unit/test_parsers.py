@@ -107,7 +107,7 @@ def test_a_format_of_ones_own_whose_library_is_missing_is_no_damaged_file(
 
     register(Format(name="shout", read=read, names=(".shout",)))
     (tmp_path / "a.shout").write_text("quiet")
-    with pytest.raises(FormatNotInstalled, match=r"what reads a shout is not installed: .*shout"):
+    with pytest.raises(FormatNotInstalled, match=r"shout: what reads it is not installed: .*shout"):
         parse(tmp_path / "a.shout")
 
 

@@ -85,6 +85,14 @@ def checked(content: bytes, needed: str) -> ZipFile:
     return archive
 
 
+def refuse_strict(archive: ZipFile, name: str) -> None:
+    """Raises UnreadableFile where the part names its elements as the strict kind of Open XML does."""
+    if "purl.oclc.org/ooxml" in root(archive, name).tag:
+        raise UnreadableFile(
+            "of the kind Strict Open XML, which is not read here: save it as the ordinary kind"
+        )
+
+
 class _RootReached(Exception):
     pass
 

@@ -92,6 +92,7 @@ BUILTIN: tuple[Format, ...] = (
     ),
     Format(
         name="html",
+        version=2,
         title="HTML",
         read=_late("html"),
         names=(".html", ".htm", ".xhtml"),
@@ -111,6 +112,7 @@ BUILTIN: tuple[Format, ...] = (
     ),
     Format(
         name="docx",
+        version=2,
         title="Word document",
         read=_late("docx"),
         names=(".docx", ".docm", ".dotx"),
@@ -120,6 +122,7 @@ BUILTIN: tuple[Format, ...] = (
     ),
     Format(
         name="pptx",
+        version=2,
         title="PowerPoint presentation",
         read=_late("pptx"),
         names=(".pptx", ".pptm", ".ppsx"),
@@ -129,6 +132,7 @@ BUILTIN: tuple[Format, ...] = (
     ),
     Format(
         name="xlsx",
+        version=2,
         title="Excel workbook",
         read=_late("xlsx"),
         names=(".xlsx", ".xlsm"),
@@ -138,6 +142,7 @@ BUILTIN: tuple[Format, ...] = (
     ),
     Format(
         name="epub",
+        version=2,
         title="EPUB book",
         read=_late("epub"),
         names=(".epub",),
@@ -183,6 +188,7 @@ BUILTIN: tuple[Format, ...] = (
     ),
     Format(
         name="mail",
+        version=2,
         title="e-mail",
         read=_late("mail"),
         names=(".eml", ".mht", ".mhtml"),

@@ -8,11 +8,13 @@ from chunkstore.ingest.decoding import decoded
 from chunkstore.ingest.document import Document
 from chunkstore.ingest.formats.installed import not_installed
 from chunkstore.ingest.formats.marking import heading
+from chunkstore.ingest.formats.xhtml import as_html, is_xhtml
 
 _LEFT_OUT = [
     *("nav", "footer", "[role=navigation]", "[role=search]", "svg", "button", "select", "textarea"),
     *("a.headerlink", "a.anchor", "a.anchorjs-link", "a.footnote-back"),
 ]
+_COMMENT = re.compile(r"<!--.*?(?:-->|\Z)", re.DOTALL)
 _TITLE = re.compile(r"<title\b[^>]{0,500}>([^<]{0,1000})", re.IGNORECASE)
 _FIRST_HEADING = re.compile(r"<h1[\s>]", re.IGNORECASE)
 _TAG = re.compile(r"</?[a-zA-Z!?]")
@@ -27,8 +29,9 @@ def read(content: bytes) -> Document:
     text = to_markdown(source)
     if not text:
         raise UnreadableFile("no text: a page of scripts, images or nothing")
-    title = _TITLE.search(source)
-    if title and not _FIRST_HEADING.search(source):
+    shown = _COMMENT.sub("", source)
+    title = _TITLE.search(shown)
+    if title and not _FIRST_HEADING.search(shown):
         text = f"{heading(html.unescape(title[1]), 1)}\n\n{text}".lstrip()
     return Document(text + "\n", "markdown")
 
@@ -40,7 +43,7 @@ def to_markdown(source: str) -> str:
     except ImportError as error:
         raise not_installed("HTML", "html-to-markdown") from error
     result = convert(
-        source,
+        as_html(source) if is_xhtml(source) else source,
         ConversionOptions(
             preprocessing=PreprocessingOptions(enabled=False),
             bullets="-",

@@ -15,8 +15,8 @@ Source = str | list[str]
 
 class _Cell(msgspec.Struct):
     cell_type: str
-    source: Source = ""
-    input: Source = ""
+    source: Source | None = None
+    input: Source | None = None
     """Where format 3 keeps the source of code."""
     level: str = "1"
     """Of a heading cell of format 3."""
@@ -27,11 +27,11 @@ class _Worksheet(msgspec.Struct):
 
 
 class _Language(msgspec.Struct):
-    name: str = ""
+    name: str | None = None
 
 
 class _Kernel(msgspec.Struct):
-    language: str = ""
+    language: str | None = None
 
 
 class _Metadata(msgspec.Struct):
@@ -54,12 +54,27 @@ def read(content: bytes) -> Document:
         raise refused(error) from error
     except msgspec.ValidationError as error:
         raise UnreadableFile(f"not a notebook: {error}") from error
-    language = book.metadata.language_info.name or book.metadata.kernelspec.language
+    language = book.metadata.language_info.name or book.metadata.kernelspec.language or ""
     cells = book.cells or [cell for sheet in book.worksheets for cell in sheet.cells]
     text = blocks(_written(cell, language) for cell in cells)
     if not text:
         raise UnreadableFile("no text: all cells are empty")
     return Document(text + "\n", "markdown", language or None)
+
+
+class _Marks(msgspec.Struct):
+    nbformat: int
+    cells: list[msgspec.Raw] | None = None
+    worksheets: list[msgspec.Raw] | None = None
+
+
+def is_notebook(content: bytes) -> bool:
+    """False for JSON that speaks of notebooks somewhere and is none itself."""
+    try:
+        marks = msgspec.json.decode(content, type=_Marks)
+    except (msgspec.DecodeError, RecursionError):
+        return False
+    return marks.cells is not None or marks.worksheets is not None
 
 
 def _written(cell: _Cell, language: str) -> str:
@@ -75,5 +90,5 @@ def _written(cell: _Cell, language: str) -> str:
             return source
 
 
-def _joined(source: Source) -> str:
-    return source if isinstance(source, str) else "".join(source)
+def _joined(source: Source | None) -> str:
+    return source if isinstance(source, str) else "".join(source or ())

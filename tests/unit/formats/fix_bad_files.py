@@ -21,6 +21,12 @@ def made(name: str) -> bytes:
     return (FILES / name).read_bytes()
 
 
+def made_part(name: str, member: str) -> str:
+    """The text of one member of an archive that some program made."""
+    with zipfile.ZipFile(FILES / name) as archive:
+        return archive.read(member).decode()
+
+
 def cut(name: str, part: float) -> bytes:
     """The beginning of such a file."""
     content = made(name)
@@ -46,8 +52,7 @@ def changed(name: str, replaced: Mapping[str, bytes | str | None]) -> bytes:
 
 def edited(name: str, member: str, edit: Callable[[str], str]) -> bytes:
     """An archive that some program made, with the text of one member edited."""
-    with zipfile.ZipFile(FILES / name) as archive:
-        return changed(name, {member: edit(archive.read(member).decode())})
+    return changed(name, {member: edit(made_part(name, member))})
 
 
 def flagged(name: str) -> bytes:

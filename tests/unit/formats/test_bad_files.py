@@ -36,7 +36,8 @@ Row = tuple[str, Callable[[], bytes], str]
 """The file's name, what makes it, and words of the reason why it is not read."""
 
 EMPTY: list[Row] = [
-    (f"a.{end}", bytes, "empty: a ") for end in ("pdf", "docx", "pptx", "xlsx", "epub")
+    (f"a.{end}", bytes, f"empty: 0 bytes are no {title}")
+    for end, title in (("pdf", "PDF"), ("docx", "Word"), ("pptx", "PowerPoint"), ("xlsx", "Excel"), ("epub", "EPUB"))
 ]  # fmt: skip
 TRUNCATED: list[Row] = [
     *((f"a.{end}", lambda name=name, part=part: cut(name, part), DAMAGED_ZIP)
@@ -64,8 +65,10 @@ NO_TEXT: list[Row] = [
      "no text: an empty document, or one of images"),
     ("a.pptx", lambda: edited("impress.pptx", MAIN["pptx"], lambda xml: re.sub("<p:sldIdLst>.*</p:sldIdLst>", "", xml)), "no text: 0 slides"),
     ("a.xlsx", lambda: edited("calc.xlsx", MAIN["xlsx"], lambda xml: re.sub("<sheets>.*</sheets>", "", xml)),
-     "no text: all sheets are empty"),
+     "no text: all cells are empty; text boxes, charts"),
     ("a.epub", lambda: book('<itemref idref="p"/>', {"p": "<html><body><img src='a.png'/></body></html>"}),
+     "no text: 1 pages of images"),
+    ("a.epub", lambda: book('<itemref idref="p"/>', {"p": "<svg/>"}, '<item id="p" href="p" media-type="image/svg+xml"/>'),
      "no text: 1 pages of images"),
     ("a.html", lambda: b"<html><body><script>draw()</script></body></html>", "no text: a page of scripts"),
     ("a.ipynb", lambda: notebook([{"cell_type": "code", "source": " \n"}]), "no text: all cells are empty"),
@@ -101,7 +104,7 @@ DAMAGED: list[Row] = [
     ("a.xlsx", lambda: changed("calc.xlsx", {"xl/worksheets/sheet1.xml": None}), "incomplete: of its 3 sheets only 2 are there"),
     ("a.pptx", lambda: changed("impress.pptx", {"[Content_Types].xml": None}), "a damaged PowerPoint presentation: KeyError"),
     ("a.docx", lambda: changed("writer.docx", {"word/document.xml": "<a/>"}), "Could not find the body element"),
-    ("a.xlsx", lambda: changed("calc.xlsx", {"xl/workbook.xml": "<a/>"}), "no text: all sheets are empty"),
+    ("a.xlsx", lambda: changed("calc.xlsx", {"xl/workbook.xml": "<a/>"}), "no text: all cells are empty"),
     ("a.pdf", lambda: b"%PDF-1.7\nnothing\n%%EOF\n", "a damaged PDF: it cannot be opened"),
     ("a.pdf", lambda: b"%PDF-1.7\n" + b"\xff\x00" * 5_000 + b"%%EOF", "a damaged PDF"),
     ("a.epub", lambda: book("", {"p": "<p>x</p>"}), "incomplete: its spine names no page"),
@@ -111,6 +114,12 @@ DAMAGED: list[Row] = [
     ("a.epub", lambda: book("<broken", {"p": ""}), "its part 'o.opf' is no XML"),
     ("a.epub", lambda: changed("pandoc.epub", {"META-INF/container.xml": None}), "incomplete: it has no part 'META-INF/"),
     ("a.epub", lambda: changed("pandoc.epub", {"META-INF/container.xml": "<a/>"}), "incomplete: its container names no"),
+]  # fmt: skip
+STRICT: list[Row] = [
+    (f"a.{end}", lambda end=end, space=space: edited(ZIPS[end], MAIN[end], lambda xml: xml.replace(
+        f"http://schemas.openxmlformats.org/{space}/2006/main", f"http://purl.oclc.org/ooxml/{space}/main")),
+     "of the kind Strict Open XML, which is not read here")
+    for end, space in (("xlsx", "spreadsheetml"), ("pptx", "presentationml"))
 ]  # fmt: skip
 WRONG_TYPES: list[Row] = [
     ("a.ipynb", lambda: b"[]", "not a notebook: Expected `object`, got `array`"),
@@ -154,7 +163,7 @@ LYING: list[Row] = [
     ("a.txt", lambda: b"%!PS-Adobe-3.0\n", "a PostScript document"),
     ("a.txt", lambda: b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(600), "a document of an old office program"),
 ]  # fmt: skip
-BAD = [*EMPTY, *TRUNCATED, *ENCRYPTED, *NO_TEXT, *BOMBS, *DAMAGED, *WRONG_TYPES, *NUL, *LYING]
+BAD = [*EMPTY, *TRUNCATED, *ENCRYPTED, *NO_TEXT, *BOMBS, *DAMAGED, *STRICT, *WRONG_TYPES, *NUL, *LYING]
 
 
 def test_there_are_many_ways_to_be_bad() -> None:

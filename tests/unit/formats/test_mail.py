@@ -20,7 +20,7 @@ def test_a_letter_is_read_with_its_decoded_headers() -> None:
     document = read("mutt.eml")
     assert document.text.startswith(HEAD)
     assert document.text.endswith(BODY)
-    assert (document.kind, document.parser) == ("markdown", "mail/1")
+    assert (document.kind, document.parser) == ("markdown", "mail/2")
 
 
 def test_of_a_body_sent_twice_the_plain_one_is_read() -> None:

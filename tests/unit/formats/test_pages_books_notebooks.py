@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from chunkstore.errors import UnreadableFile
+from chunkstore.ingest.chunking import Chunker
 from tests.unit.formats.fix_bad_files import book
 from tests.unit.formats.fix_files import parsed_as, read
 
@@ -41,6 +42,58 @@ def test_a_book_is_read_without_its_table_of_contents_and_in_the_order_of_its_sp
     assert parsed_as(tmp_path, "a.epub", content).text == "# First\n\none\n\n# Second\n\ntwo\n"
 
 
+XHTML = '<?xml version="1.0"?><html xmlns="http://www.w3.org/1999/xhtml">{}</html>'
+
+
+@pytest.mark.parametrize("name", ["a.xhtml", "a.epub"])
+@pytest.mark.parametrize(
+    "element",
+    ["title", "iframe", "noscript", "template", "textarea", "xmp", "noembed", "noframes", "script", "p"],
+)
+def test_an_element_that_xml_closes_at_once_hides_nothing(name: str, element: str, tmp_path: Path) -> None:
+    page = XHTML.format(
+        f"<head><{element}/></head><body><p>one<br/>two</p>"
+        f"<!-- <{element}/> --><{element} id='a>b' lang=\"\" /><p>three</p></body>"
+    )
+    content = book('<itemref idref="p"/>', {"p": page}) if name == "a.epub" else page.encode()
+    assert parsed_as(tmp_path, name, content).text.split() == ["one", "two", "three"]
+
+
+def test_text_that_a_page_of_xml_marks_as_such_is_kept(tmp_path: Path) -> None:
+    page = XHTML.format(
+        "<body><p><![CDATA[one < two]]> &lt; three</p><pre><![CDATA[if a<b/>c:]]></pre>"
+        "<!-- <![CDATA[ --><p>four</p><![CDATA[not closed</body>"
+    )
+    text = parsed_as(tmp_path, "a.xhtml", page.encode()).text
+    assert text == "one < two < three\n\n```\nif a<b/>c:\n```\n\nfour\n"
+
+
+def test_code_that_a_list_item_of_a_page_begins_with_hides_no_heading(tmp_path: Path) -> None:
+    page = b"<h1>Guide</h1><ol><li><pre># not\na</pre></li></ol><h2>Use</h2><p>x</p>"
+    chunks = Chunker()(parsed_as(tmp_path, "a.html", page))
+    assert [chunk.metadata.get("headings") for chunk in chunks] == [["Guide"], ["Guide", "Use"]]
+
+
+def test_every_page_of_text_in_the_spine_of_a_book_is_read(tmp_path: Path) -> None:
+    pages = {
+        "xhtml": "<p>one</p>",
+        "svg": "<svg/>",
+        "oeb": "<p>two</p>",
+        "xml": "<p>three</p>",
+        "instead": "<p>four</p>",
+    }
+    kinds = {"oeb": "text/x-oeb1-document", "xml": "application/xml", "svg": "image/svg+xml"}
+    manifest = "".join(
+        f'<item id="{name}" href="{name}" media-type="{kinds.get(name, "application/xhtml+xml")}"/>'
+        for name in pages
+    )
+    film = '<item id="film" href="film" media-type="video/mp4" fallback="instead"/>'
+    ring = '<item id="ring" href="ring" media-type="video/mp4" fallback="ring"/>'
+    spine = "".join(f'<itemref idref="{name}"/>' for name in ("xhtml", "svg", "ring", "oeb", "xml", "film"))
+    content = book(spine, pages, manifest + film + ring)
+    assert parsed_as(tmp_path, "a.epub", content).text == "one\n\ntwo\n\nthree\n\nfour\n"
+
+
 def test_what_a_browser_shows_is_read_and_nothing_else() -> None:
     assert read("chromium.html").text == (
         "# Orchard handbook & notes\n\n## Pruning\n\n"
@@ -49,6 +102,11 @@ def test_what_a_browser_shows_is_read_and_nothing_else() -> None:
         "| Tool | Use |\n| --- | --- |\n| Saw | thick \\| dry wood |\n\n1. Look\n2. Cut\n\n"
         "Written by a script: ناس and 人.\n"
     )
+
+
+def test_a_title_in_a_comment_hides_none_of_the_page(tmp_path: Path) -> None:
+    page = b"<!-- <title>Old</title> --><title>New</title><body><!-- <h1>x</h1> --><p>words</p></body>"
+    assert parsed_as(tmp_path, "a.html", page).text == "# New\n\nwords\n"
 
 
 def test_a_page_in_an_encoding_that_it_declares_is_read(tmp_path: Path) -> None:
@@ -88,6 +146,15 @@ def test_a_notebook_names_the_language_of_its_code_and_leaves_outputs_out(tmp_pa
     document = parsed_as(tmp_path, "a.ipynb", content)
     assert document.text == "```julia\nx = 1\nx\n```\n\nas it is\n"
     assert document.language == "julia"
+
+
+def test_a_notebook_that_leaves_values_empty_is_read(tmp_path: Path) -> None:
+    content = notebook(
+        {"cell_type": "markdown", "source": None},
+        {"cell_type": "code", "source": "x"},
+        metadata={"language_info": {"name": None}, "kernelspec": {"language": None}},
+    )
+    assert parsed_as(tmp_path, "a.ipynb", content).text == "```\nx\n```\n"
 
 
 def test_code_that_holds_a_fence_gets_a_longer_one(tmp_path: Path) -> None:
