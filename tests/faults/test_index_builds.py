@@ -81,8 +81,12 @@ async def test_a_rebuild_that_waits_for_an_index_lets_it_be_built(
     """Whoever builds one beside its users waits for all who have a snapshot, and the rebuild waits for it."""
     await Projector(store, MODEL.name).run(drain=True)
     (table,) = await indexes._tables(store.database, None)
-    async with anyio.create_task_group() as tasks, indexes._guarded(store.database, table) as builder:
-        assert builder is not None
+    async with (
+        anyio.create_task_group() as tasks,
+        indexes._guarded(store.database, table) as is_free,
+        store.database.connection() as builder,
+    ):
+        assert is_free
         tasks.start_soon(rebuild, store, embedded.name)
         await until(store, REBUILD_WAITS)
         with anyio.fail_after(20):

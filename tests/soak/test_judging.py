@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from chunkstore.model import Version
+from chunkstore.model import FileId, Version
 from tests.soak.contents import ABSENT, COUNTED, FIRST, STEADY, held
 from tests.soak.journal import Begun, Heard, Looked, Operation, Outcome, operations
 from tests.soak.judging import lost, shared
@@ -20,6 +20,7 @@ def version(number: int, stamp: str, **more: object) -> Version:
     return Version(
         collection="files",
         key=KEY,
+        file=FileId(1),
         number=number,
         chunks=1,
         metadata={"stamp": stamp, **more},
