@@ -32,6 +32,19 @@ _DECLARED = re.compile(
 )
 """What XML, HTML and the first line of source code say of their encoding."""
 
+_MEANT = {
+    "ascii": "cp1252",
+    "iso8859-1": "cp1252",
+    "iso8859-9": "cp1254",
+    "iso8859-11": "cp874",
+    "gb2312": "gb18030",
+    "euc_kr": "cp949",
+    "shift_jis": "cp932",
+}
+"""What is meant where a text names the smaller encoding (the labels of the WHATWG's Encoding Standard)."""
+_WIDE = ("utf-16", "utf-32")
+"""Declared in letters of one byte each, they are not what the text is in."""
+
 _CONTROLS = re.compile(r"[\x00-\x08\x0e-\x1a\x1c-\x1f\x7f]")
 _ESCAPED = re.compile(rb"\x1b\$[@AB]|\x1b\$[()][A-Z]|\x1b\([IJ]")
 """How ISO-2022 switches to Chinese, Japanese and Korean: all of it in ASCII, and so valid UTF-8."""
@@ -69,6 +82,31 @@ def decoded(content: bytes) -> str:
     except UnicodeDecodeError as error:
         return _detected(content, error.start)
     return _escaped(content) if _ESCAPED.search(content) else _checked(text, "utf-8")
+
+
+def labelled(content: bytes, label: str | None = None) -> str:
+    """The text of a part whose sender may have said its encoding. Raises UnreadableFile for what is none.
+
+    Labels of Western text are no more than a guess of the sender's program: UTF-8 is read as that.
+    """
+    meant = list(_meant(label)) if label else ["utf-8"]
+    for encoding in ["utf-8", *meant] if _LIKELIEST in meant else meant:
+        try:
+            return content.decode(encoding)
+        except UnicodeDecodeError:
+            continue
+    return decoded(content)
+
+
+def _meant(label: str) -> Iterator[str]:
+    """The encodings that the label may stand for, by their names in Python; none where it is unknown."""
+    try:
+        name = codecs.lookup(label).name
+    except (LookupError, ValueError):
+        return
+    if name in _MEANT:
+        yield _MEANT[name]
+    yield name
 
 
 def is_text(head: bytes) -> bool:
@@ -128,7 +166,9 @@ def _mixes_scripts(text: str) -> bool:
 def _candidates(content: bytes) -> Iterator[str]:
     """Encodings to try, the likeliest first."""
     if declared := _DECLARED.search(content, 0, _HEAD_BYTES):
-        yield declared[declared.lastindex or 0].decode()
+        yield from (
+            name for name in _meant(declared[declared.lastindex or 0].decode()) if not name.startswith(_WIDE)
+        )
     sample = _sample(content)
     outside = sum(byte > 0x7F for byte in sample)
     if outside < _FEW and 2 * outside <= len(sample):

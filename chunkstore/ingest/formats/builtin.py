@@ -81,6 +81,7 @@ BUILTIN: tuple[Format, ...] = (
     *(
         Format(
             name="code",
+            version=2,
             title="source code",
             read=_as_is("code", language),
             names=tuple(names.split()),
@@ -152,6 +153,7 @@ BUILTIN: tuple[Format, ...] = (
     ),
     Format(
         name="csv",
+        version=2,
         title="CSV, TSV",
         read=_late("delimited"),
         names=(".csv", ".tsv"),

@@ -1,6 +1,7 @@
 """CSV and its kin: a Markdown table, a row a line, the first row as its head."""
 
 import csv
+import re
 from collections.abc import Iterator
 from io import StringIO
 from typing import Literal
@@ -12,6 +13,8 @@ from chunkstore.ingest.formats.marking import table
 
 _DELIMITERS = ",;\t|"
 _TELLING_LINES = 50
+_QUOTED = re.compile(r'"[^"\n]*"')
+_DECIMAL = re.compile(r"(?<=\d),(?=\d)")
 _FIELD_LIMIT = 8 * 1024 * 1024
 _OPEN_QUOTE = "unexpected end of data"
 
@@ -30,12 +33,18 @@ def read(content: bytes) -> Document:
 
 
 def _delimiter(text: str) -> str:
-    """The one that stands in most of the first lines; among equals the one that stands there most often."""
-    lines = [line for line in text[: 64 * 1024].splitlines()[:_TELLING_LINES] if line.strip()]
-    return max(
-        _DELIMITERS,
-        key=lambda mark: (sum(mark in line for line in lines), sum(line.count(mark) for line in lines)),
-    )
+    """The one that stands in most of the first lines; among equals a tab, then the one most often there.
+
+    What is quoted does not count; a comma between digits may be a decimal one, and counts for its line alone.
+    """
+    lines = [_QUOTED.sub('""', line) for line in text[: 64 * 1024].splitlines()[:_TELLING_LINES]]
+    undecimal = [_DECIMAL.sub("", line) for line in lines]
+
+    def likeliness(mark: str) -> tuple[int, bool, int]:
+        found = sum(mark in line for line in lines)
+        return found, mark == "\t" and found > 0, sum(line.count(mark) for line in undecimal)
+
+    return max(_DELIMITERS, key=likeliness)
 
 
 def _rows(text: str, delimiter: str, quoting: Literal[0, 3]) -> Iterator[list[str]]:

@@ -71,6 +71,7 @@ _HTML = re.compile(
 )
 _HEADER_LINE = re.compile(rb"[!-9;-~]{1,76}:[ \t]?[^\r\n]*\r?\n(?:[ \t][^\r\n]*\r?\n)*")
 _MAIL_HEADERS = frozenset({b"from", b"date", b"subject", b"message-id", b"mime-version", b"received", b"to"})
+_FROM_PROGRAMS = frozenset({b"message-id", b"mime-version", b"received"})
 _LONGEST_HEADER = 1_000
 _NOTEBOOK = re.compile(rb'"nbformat"\s*:\s*\d')
 
@@ -164,12 +165,17 @@ def _in_text(head: bytes, tail: bytes) -> Sniffed:
 
 
 def _is_mail(head: bytes) -> bool:
-    """True where the text begins with header lines, at least two of them of an e-mail, and an empty line."""
-    found: set[bytes] = set()
+    """True where the text begins with header lines, at least two of them of an e-mail, and an empty line.
+
+    A memo begins so too: a header that programs write, or the address of a sender, tells an e-mail.
+    """
+    found: dict[bytes, bytes] = {}
     position = 0
     while line := _HEADER_LINE.match(head, position):
-        found.add(line[0].partition(b":")[0].lower())
+        name, _, value = line[0].partition(b":")
+        found[name.lower()] = value
         position = line.end()
     cut_short = len(head) >= _HEAD_BYTES and position > len(head) - _LONGEST_HEADER
     ended = head.startswith((b"\n", b"\r\n"), position) or cut_short
-    return ended and len(found & _MAIL_HEADERS) >= 2
+    sent = not found.keys().isdisjoint(_FROM_PROGRAMS) or b"@" in found.get(b"from", b"")
+    return ended and sent and len(found.keys() & _MAIL_HEADERS) >= 2

@@ -83,6 +83,16 @@ def test_valid_utf_8_is_read_as_nothing_else() -> None:
 
 
 @pytest.mark.parametrize(
+    ("label", "meant"), [("iso-8859-1", "cp1252"), ("gb2312", "gb18030"), ("utf-16", "cp1252")]
+)
+def test_a_declared_encoding_is_what_programs_mean_by_it(label: str, meant: str) -> None:
+    words = "囍 朱镕基總理" if meant == "gb18030" else "It’s “smart” – café naïve résumé déjà vu"
+    text = f'<?xml version="1.0" encoding="{label}"?><p>{words}</p>'
+    content = text.encode(meant)
+    assert decoded(content + b" " * (len(content) % 2)).rstrip() == text
+
+
+@pytest.mark.parametrize(
     ("content", "reason"),
     [
         (b"words\0words", "a binary file: it holds a NUL byte at position 5"),

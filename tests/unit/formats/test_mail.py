@@ -46,6 +46,87 @@ def test_a_letter_in_html_alone_is_markdown(tmp_path: Path) -> None:
     assert text == "# hi\n\nFrom: a@example.org\n\n# Grüße\n\n- one\n- two\n"
 
 
+@pytest.mark.parametrize(
+    ("written", "shown"),
+    [
+        (b"From: [Bot] Name <bot@example.org>", "From: [Bot] Name <bot@example.org>"),
+        (b"From: jdoe at example.org (John Doe)", "From: jdoe at example.org (John Doe)"),
+        (b"From: Support @ Acme <s@example.org>", "From: Support @ Acme <s@example.org>"),
+        (b"From: =?utf-8?q?Zo=C3=AB?= <zoe@example.org>", "From: Zoë <zoe@example.org>"),
+        (b"From: =?iso-8859-1?q?It=92s?= me", "From: It\N{RIGHT SINGLE QUOTATION MARK}s me"),
+        (b"From: =?x-unknown?q?Zo=EB?= me", "From: Zoë me"),
+        (b"From: =?utf-8?b?Z?= me", "From: =?utf-8?b?Z?= me"),
+        (b"From: J\xfcrgen <j@example.org>", "From: Jürgen <j@example.org>"),
+        ("From: Jürgen <j@example.org>".encode(), "From: Jürgen <j@example.org>"),
+        (b"To: ann@x.org; bob@y.org;\n Carl <carl@z.org>", "To: ann@x.org; bob@y.org; Carl <carl@z.org>"),
+        (b"To: a@x.org\nTo: b@y.org", "To: a@x.org, b@y.org"),
+    ],
+)
+def test_headers_are_kept_as_they_are_written_but_for_their_encoding(
+    tmp_path: Path, written: bytes, shown: str
+) -> None:
+    content = written + b"\nSubject: s\n\nwords\n"
+    assert parsed_as(tmp_path, "a.eml", content).text == f"# s\n\n{shown}\n\nwords\n"
+
+
+@pytest.mark.parametrize("label", ["iso-8859-1", "us-ascii", "windows-1252"])
+def test_a_label_of_western_text_is_what_programs_mean_by_it(tmp_path: Path, label: str) -> None:
+    text = "“smart” – café €"
+    head = f"From: a@x\nSubject: s\nContent-Type: text/plain; charset={label}\n\n".encode()
+    for encoding in ("cp1252", "utf-8"):
+        assert text in parsed_as(tmp_path, "a.eml", head + text.encode(encoding)).text
+
+
+def test_files_of_an_alternative_that_is_not_read_are_named(tmp_path: Path) -> None:
+    message = EmailMessage()
+    message["From"], message["Subject"] = "a@example.org", "s"
+    message.set_content("plain")
+    message.add_alternative("<p>rich <img src='cid:logo'></p>", "html")
+    rich = message.get_payload()[1]
+    rich.add_related(b"GIF89a", "image", "gif", cid="<logo>", filename="logo.gif", disposition="inline")
+    rich.add_attachment(b"%PDF-1.7", "application", "pdf", filename="report.pdf")
+    message.attach(EmailMessage())
+    message.get_payload()[2].set_content("BEGIN:VCALENDAR", "calendar", filename="invite.ics")
+    text = parsed_as(tmp_path, "a.eml", bytes(message)).text
+    assert text.endswith(
+        "plain\n\nAttachments:\n\n- report.pdf (application/pdf)\n- invite.ics (text/calendar)\n"
+    )
+
+
+def test_an_encoded_message_and_a_report_of_delivery_are_read(tmp_path: Path) -> None:
+    inner = base64.b64encode(b"Subject: inner\nFrom: i@example.org\n\ninner words\n")
+    content = (
+        b"Subject: outer\nFrom: a@example.org\nMIME-Version: 1.0\n"
+        b"Content-Type: multipart/report; boundary=b\n\n"
+        b"--b\nContent-Type: message/delivery-status\n\n"
+        b"Reporting-MTA: dns; mx.example.org\n\nFinal-Recipient: rfc822; bob@example.org\n\n"
+        b"--b\nContent-Type: message/rfc822\nContent-Transfer-Encoding: base64\n\n" + inner + b"\n--b--\n"
+    )
+    assert parsed_as(tmp_path, "a.eml", content).text.endswith(
+        "Reporting-MTA: dns; mx.example.org\nFinal-Recipient: rfc822; bob@example.org\n\n"
+        "### inner\n\nFrom: i@example.org\n\ninner words\n"
+    )
+
+
+def test_a_saved_page_is_read_without_its_style_sheets(tmp_path: Path) -> None:
+    content = (
+        b"From: <Saved by a browser>\nSubject: page\nMIME-Version: 1.0\n"
+        b'Content-Type: multipart/related; type="text/html"; boundary=b\n\n'
+        b"--b\nContent-Type: text/html\n\n<p>words</p>\n"
+        b"--b\nContent-Type: text/css\n\nbody { color: red }\n--b--\n"
+    )
+    text = parsed_as(tmp_path, "a.mhtml", content).text
+    assert text == "# page\n\nFrom: <Saved by a browser>\n\nwords\n"
+
+
+def test_lines_that_flow_on_within_a_word_are_joined(tmp_path: Path) -> None:
+    content = (
+        b"Subject: s\nFrom: a@x\nContent-Type: text/plain; format=flowed; delsp=yes\n\n"
+        b"one para \ngraph\n-- \nsigned\n"
+    )
+    assert parsed_as(tmp_path, "a.eml", content).text.endswith("\n\none paragraph\n\\-- \nsigned\n")
+
+
 def test_an_unknown_charset_and_a_blank_plain_part_are_no_obstacle(tmp_path: Path) -> None:
     content = (
         b"Subject: hi\nFrom: a@example.org\nMIME-Version: 1.0\n"

@@ -13,7 +13,7 @@ HEAD = "| Stadt | Bäume | Gepflanzt |\n| --- | --- | --- |\n| Köln, Süd | 120
 def test_commas_and_quotes_of_calc_are_columns_and_characters() -> None:
     document = read("calc.csv")
     assert document.text == HEAD + '| القاهرة | 0.5 |\n| 東京 "都" | 2408 | 1 |\n'
-    assert (document.kind, document.parser) == ("markdown", "csv/1")
+    assert (document.kind, document.parser) == ("markdown", "csv/2")
 
 
 def test_semicolons_and_an_old_encoding_are_told() -> None:
@@ -27,6 +27,10 @@ def test_semicolons_and_an_old_encoding_are_told() -> None:
         ("a.csv", "a,b\n1,2,3\n\n,\n", ["| a | b |", "| 1 | 2 | 3 |"]),
         ("a.csv", 'a;b\n"two\nlines";2\n', ["| a | b |", "| two lines | 2 |"]),
         ("a.csv", "a|b,c\n1|2\n", ["| a | b,c |", "| 1 | 2 |"]),
+        ("a.tsv", "a, b, c\td\ne, f, g\th\n", ["| a, b, c | d |", "| e, f, g | h |"]),
+        ("a.csv", "1,5;2,5;3,5\n4,5;5,5;6,5\n", ["| 1,5 | 2,5 | 3,5 |", "| 4,5 | 5,5 | 6,5 |"]),
+        ("a.csv", "1,2,3\n4,5,6\n", ["| 1 | 2 | 3 |", "| 4 | 5 | 6 |"]),
+        ("a.csv", 'a,"b;c;d"\n1,"2;3;4"\n', ["| a | b;c;d |", "| 1 | 2;3;4 |"]),
         ("a.csv", "only\none column\n", ["| only |", "| one column |"]),
     ],
 )
