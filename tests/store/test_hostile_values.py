@@ -226,7 +226,7 @@ def test_any_number_of_a_version_is_taken_or_refused(run: Run, number: Any, key:
             lambda: collection.rollback(name, number),
             lambda: collection.pin(name, number),
             lambda: collection.wait_until_active(
-                Version(collection="docs", key=key, file=FileId(1), number=1, chunks=1), number
+                Version(collection="docs", key=key, file=FileId(10**9), number=1, chunks=1), number
             ),
         ]
         for call in calls:
