@@ -60,6 +60,7 @@ async def ingest(
     found = await to_thread.run_sync(find_sources, list(paths), abandon_on_cancel=True)
     cut = chunker or await to_thread.run_sync(chunker_for, collection)
     live = {key async for key in collection.keys()}  # noqa: SIM118
+    found = found.with_known(live)
     tally = Tally(len(found.sources), on_progress)
     async with Workers(cut, limits or Limits()) as workers, Stamping(collection) as stamping:
         work = _Ingestion(collection, cut, live, workers, stamping, tally)

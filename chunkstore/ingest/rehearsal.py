@@ -48,6 +48,7 @@ async def rehearse(
     cut = chunker or (Chunker() if collection is None else await to_thread.run_sync(chunker_for, collection))
     live = set[str]() if collection is None else {key async for key in collection.keys()}  # noqa: SIM118
     hashing = _NOTHING_TO_COMPARE if collection is None else collection.row.hashing
+    found = found.with_known(live)
     tally = Tally(len(found.sources), on_progress)
     async with Workers(cut, limits or Limits()) as workers:
         plan = await planned(collection, found.sources, checks or Checks(), workers, fingerprint(cut))

@@ -2,7 +2,8 @@
 
 A key is the name of the root and the path below it, with slashes: `docs/guide/install.md` for the
 folder `docs`, wherever the program was started. The root of a glob is the part before its first
-wildcard; the root of a single file is the folder that it lies in.
+wildcard; the root of a single file is the folder that it lies in. What lies in the root of all files,
+which has no name, has a key that begins with a slash.
 
 In a folder, what is hidden, version control's or a tool's own, no text (unless its name promises
 text) or no regular file is left out, and so are links that lead out of the root or round in circles.
@@ -14,7 +15,7 @@ import os
 import re
 import stat
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from pathlib import Path, PurePath
 from typing import Literal
 
@@ -99,6 +100,19 @@ class Found(msgspec.Struct, frozen=True):
     problems: tuple[Problem, ...]
     left_out: Mapping[LeftOut, int]
     """How many files and folders were left out, by the reason. A folder counts as one."""
+    unread: Mapping[Source, LeftOut] = {}
+    """Of these the files that were left out for what they hold."""
+
+    def with_known(self, keys: Container[str]) -> "Found":
+        """With the files of these keys that are no text any more: reading them says what they became."""
+        sources = {source.key: source for source in self.sources}
+        left_out = Counter(self.left_out)
+        for source, reason in self.unread.items():
+            if source.key in keys:
+                sources.setdefault(source.key, source)
+                left_out[reason] -= 1
+        in_order = tuple(source for _, source in sorted(sources.items()))
+        return msgspec.structs.replace(self, sources=in_order, left_out=dict(+left_out))
 
     def lost(self, keys: Iterable[str]) -> list[str]:
         """Those of the keys whose file has gone from one of the roots, sorted."""
@@ -120,11 +134,13 @@ def find_sources(paths: Iterable[str | Path]) -> Found:
     roots: list[Root] = []
     problems: list[Problem] = []
     left_out: Counter[LeftOut] = Counter()
+    unread: dict[Source, LeftOut] = {}
     for given in paths:
         looked_up = _looked_up(str(given))
         roots += [looked_up.root] if looked_up.root else []
         problems += looked_up.problems
         left_out += looked_up.left_out
+        unread |= looked_up.unread
         for source in looked_up.sources:
             known = sources.setdefault(source.key, source)
             if known.path != source.path:
@@ -134,7 +150,7 @@ def find_sources(paths: Iterable[str | Path]) -> Found:
                     f"{known.path} has the key {source.key!r} already: rename one folder",
                 )
     in_order = tuple(source for _, source in sorted(sources.items()))
-    return Found(in_order, tuple(roots), tuple(problems), dict(left_out))
+    return Found(in_order, tuple(roots), tuple(problems), dict(left_out), unread)
 
 
 class _LookedUp(msgspec.Struct):
@@ -144,6 +160,7 @@ class _LookedUp(msgspec.Struct):
     problems: list[Problem] = []
     root: Root | None = None
     left_out: Counter[LeftOut] = msgspec.field(default_factory=Counter[LeftOut])
+    unread: dict[Source, LeftOut] = {}
 
 
 def _looked_up(given: str) -> _LookedUp:
@@ -170,18 +187,19 @@ def _looked_up(given: str) -> _LookedUp:
 def _walked(folder: Path, pattern: re.Pattern[str] | None) -> _LookedUp:
     walk = _Walk(folder, _prefix(folder), pattern)
     wanted: list[Source] = []
-    unwanted = Counter[LeftOut]()
+    unread: dict[Source, LeftOut] = {}
     for source in walk.files():
         if _is_wanted(source.path):
             wanted.append(source)
         elif source.path.suffix.lower() in _UNREAD_DOCUMENTS:
-            unwanted["a document of a format that is not read"] += 1
+            unread[source] = "a document of a format that is not read"
         else:
-            unwanted["not text"] += 1
-    # What a glob does not mean is not missed.
-    left_out = unwanted if pattern else unwanted + walk.left_out
+            unread[source] = "not text"
+    left_out = Counter(unread.values())
+    if pattern is None:  # what a glob does not mean is not missed
+        left_out += walk.left_out
     root = Root(folder, walk.prefix, pattern, tuple(walk.unseen))
-    return _LookedUp(wanted, walk.problems, root, left_out)
+    return _LookedUp(wanted, walk.problems, root, left_out, unread)
 
 
 class _Walk:
@@ -270,7 +288,7 @@ def _identity(folder: Path) -> tuple[int, int]:
 
 
 def _prefix(folder: PurePath) -> str:
-    return f"{folder.name}/" if folder.name else ""
+    return f"{folder.name}/"
 
 
 def _is_wanted(path: Path) -> bool:

@@ -14,6 +14,7 @@ from chunkstore.ingest.chunking import Chunker
 from chunkstore.ingest.document import Document
 from chunkstore.ingest.parsers import parse
 from chunkstore.ingest.pipeline import IngestReport, Progress, ingest
+from chunkstore.ingest.rehearsal import rehearse
 from chunkstore.model import Chunk
 from tests.store.fix_store import collection, store
 
@@ -164,6 +165,24 @@ async def test_a_file_that_became_unreadable_keeps_its_version_even_with_prune(
     report = await ingest(collection, [texts], prune=True)
     assert numbers(report) == (0, 0, 2, 0, 1)
     assert WAL in await live(collection)
+
+
+async def test_a_file_that_became_a_picture_is_reported_and_keeps_its_version(
+    collection: Collection, tmp_path: Path
+) -> None:
+    """Its name promises nothing, so that a picture of that name is otherwise left out without a word."""
+    folder = tmp_path / "f"
+    folder.mkdir()
+    (folder / "drawing").write_text("words")
+    await ingest(collection, [folder])
+    for name in ("drawing", "other"):
+        (folder / name).write_bytes(b"\x89PNG\r\n" + bytes(90))
+    rehearsed = await rehearse(collection, [folder])
+    report = await ingest(collection, [folder], prune=True)
+    assert rehearsed.failed == report.failed
+    assert [reason for _, reason in report.failed] == ["a PNG image, which is not read here"]
+    assert report.left_out == rehearsed.left_out == {"not text": 1}
+    assert await live(collection) == ["f/drawing"]
 
 
 async def test_two_files_with_one_key_are_refused_and_nothing_is_written(

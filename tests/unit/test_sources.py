@@ -11,7 +11,7 @@ import pytest
 
 from chunkstore.errors import InvalidInput
 from chunkstore.ingest.globs import matcher
-from chunkstore.ingest.sources import Found, find_sources
+from chunkstore.ingest.sources import Found, Root, _prefix, find_sources
 
 
 @pytest.fixture
@@ -89,6 +89,12 @@ def test_a_name_with_a_wildcard_in_it_is_taken_as_it_is(tmp_path: Path) -> None:
 def test_a_path_that_is_none_is_refused(path: str) -> None:
     with pytest.raises(InvalidInput, match="paths"):
         find_sources([path])
+
+
+def test_what_lies_in_the_root_of_all_files_has_no_other_folders_keys() -> None:
+    root = Root(Path("/"), _prefix(Path("/")))
+    assert not root.has_lost("docs/nowhere.md")
+    assert root.has_lost("/docs/nowhere.md")
 
 
 # --- what is left out ---------------------------------------------------------------------------
