@@ -80,7 +80,7 @@ class Database:
         if type(max_size) is not int or max_size < 1:
             raise InvalidInput("max_size", max_size, "an integer of at least 1")
         where = settings.read(dsn, schema=schema, data=data)
-        server = None if where.dsn is not None else await embedded.acquire(where.data)
+        server = None if where.dsn is not None else await embedded.acquire(where.data, make=migrate)
         try:
             address = where.dsn if server is None else server.dsn
             assert address is not None

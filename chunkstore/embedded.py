@@ -24,7 +24,7 @@ from tenacity import RetryCallState, Retrying, retry_if_result, stop_after_delay
 
 from chunkstore.dsn import Dsn
 from chunkstore.embedded_binaries import Binaries, find_binaries
-from chunkstore.errors import DatabaseError, InsufficientPrivilege, ServerUnreachable
+from chunkstore.errors import DatabaseError, InsufficientPrivilege, SchemaNotMigrated, ServerUnreachable
 from chunkstore.settings import Settings
 
 _PORT = 5432  # only a part of the socket's name: no TCP port is opened
@@ -74,6 +74,11 @@ class EmbeddedServer:
     def dsn(self) -> Dsn:
         """The address of the server's socket; it holds no password."""
         return Dsn(make_conninfo(host=str(self._socket), port=_PORT, user="postgres", dbname="postgres"))
+
+    @property
+    def is_made(self) -> bool:
+        """Whether the folder holds a cluster."""
+        return self._postgres.exists()
 
     def acquire(self) -> None:
         """Makes the cluster where there is none, starts the server where it does not run, and stays a user.
@@ -143,7 +148,7 @@ class EmbeddedServer:
 
     def _initialise(self) -> None:
         # initdb works beside and is renamed into place: one that was killed leaves no half cluster.
-        if self._postgres.exists():
+        if self.is_made:
             return
         binaries = self._binaries()
         unfinished = self.folder / "postgres.new"
@@ -216,9 +221,14 @@ async def address(settings: Settings) -> AsyncIterator[Dsn]:
         await release(server)
 
 
-async def acquire(folder: Path) -> EmbeddedServer:
-    """The server of a folder, running, with this process among its users."""
+async def acquire(folder: Path, *, make: bool = True) -> EmbeddedServer:
+    """The server of a folder, running, with this process among its users.
+
+    Unless `make`, raises SchemaNotMigrated for a folder that holds none, and leaves it as it is.
+    """
     server = EmbeddedServer(folder)
+    if not make and not server.is_made:
+        raise SchemaNotMigrated(f"no store is in the data folder {folder}: run `chunkstore migrate`")
     await anyio.to_thread.run_sync(server.acquire)
     return server
 

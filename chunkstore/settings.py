@@ -70,6 +70,8 @@ def read(
 def _folder(data: Path | str | None) -> Path:
     if data is None:
         return platformdirs.user_data_path("chunkstore", appauthor=False)
+    if data == "":
+        raise InvalidInput("data", data, "the path of a folder; . is the current one")
     return Path(data).expanduser().resolve()
 
 

@@ -125,17 +125,22 @@ async def _ingest(collection: "Collection", asked: Request, bar: "Bar") -> Inges
     if collection.opener() is None:
         name = collection.model_names[0]
         say(f"chunks are sized by an estimate: give {name!r} with --model to size them in its own tokens")
-    return await pipeline.ingest(
-        collection,
-        asked.paths,
-        prune=asked.prune,
-        checks=asked.checks,
-        rechunk=asked.rechunk or False,
-        limits=asked.limits,
-        on_progress=_Shown(bar),
-        confirm_prune=_PruneQuestion(collection.name, bar, yes=asked.yes),
-        confirm_rechunk=_RechunkQuestion(bar, asked),
-    )
+    shown = _Shown(bar)
+    try:
+        return await pipeline.ingest(
+            collection,
+            asked.paths,
+            prune=asked.prune,
+            checks=asked.checks,
+            rechunk=asked.rechunk or False,
+            limits=asked.limits,
+            on_progress=shown,
+            confirm_prune=_PruneQuestion(collection.name, bar, yes=asked.yes),
+            confirm_rechunk=_RechunkQuestion(bar, asked),
+        )
+    except anyio.get_cancelled_exc_class():
+        say(f"interrupted after {shown.counted}: what was brought in stays, the next run goes on from there")
+        raise
 
 
 class _Shown:
@@ -144,8 +149,10 @@ class _Shown:
     def __init__(self, bar: "Bar") -> None:
         self._bar = bar
         self._row = bar.add_task("reading files", total=None)
+        self.counted = "0 files"
 
     def __call__(self, at: Progress) -> None:
+        self.counted = f"{at.done:,} of {_files(at.total)}"
         description = f"{at.outcome} {clean(at.key)}"
         self._bar.update(self._row, description=description, completed=at.done, total=at.total)
 

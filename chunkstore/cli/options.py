@@ -3,7 +3,6 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Group, Parameter
@@ -51,7 +50,7 @@ class Where:
         Parameter(group=_PLACE, help="The schema, else CHUNKSTORE_SCHEMA, else chunkstore."),
     ] = None
     data: Annotated[
-        Path | None,
+        str | None,
         Parameter(
             group=_PLACE,
             help="The embedded server's folder, else CHUNKSTORE_DATA, else one in the user's data folder.",

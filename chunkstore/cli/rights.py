@@ -47,6 +47,7 @@ async def tenant(
     ] = None,
     /,
     *,
+    json: Json = False,
     where: Where = HERE,
 ) -> None:
     """Give a collection to a tenant: from then on only members of that role see it.
@@ -58,8 +59,12 @@ async def tenant(
 
         chunkstore tenant notes acme
     """
+    from chunkstore.cli.shapes import Owned
     from chunkstore.roles import set_tenant
 
     async with where.store() as store:
         await set_tenant(store.database, collection, role)
-    say(f"the collection {collection!r} belongs to {'nobody but the owner' if role is None else role}")
+    if json:
+        print_json(Owned(collection, role))
+    else:
+        say(f"the collection {collection!r} belongs to {'nobody but the owner' if role is None else role}")

@@ -59,6 +59,21 @@ class ListedModel(msgspec.Struct, frozen=True):
         return cls(kind.spec, kind.what, any(end.installed for end in ends), ends)
 
 
+class Erased(msgspec.Struct, frozen=True):
+    """A file that is gone with all of its versions."""
+
+    collection: str
+    key: str
+    versions: int
+
+
+class Owned(msgspec.Struct, frozen=True):
+    """A collection, and the role whose members alone see it; None for nobody but the owner."""
+
+    collection: str
+    tenant: str | None
+
+
 class SearchResult(msgspec.Struct, frozen=True):
     """What a search found, best first."""
 

@@ -71,7 +71,7 @@ async def unpin(
 
 
 @command(group=FILES, sort_key=6)
-async def erase(key: Key, /, *, yes: Yes = False, where: InCollection = DEFAULT) -> Exit:
+async def erase(key: Key, /, *, yes: Yes = False, json: Json = False, where: InCollection = DEFAULT) -> Exit:
     """Remove every trace of a file at once: all versions, content, metadata, vectors and its key.
 
     It cannot be taken back. Backups and the server's write-ahead log hold copies until they are recycled.
@@ -81,6 +81,7 @@ async def erase(key: Key, /, *, yes: Yes = False, where: InCollection = DEFAULT)
         chunkstore erase customers/4711.md --yes
     """
     from chunkstore.cli.asking import confirmed
+    from chunkstore.cli.shapes import Erased
 
     async with where.files() as files:
         versions = len(await files.history(key))
@@ -89,7 +90,10 @@ async def erase(key: Key, /, *, yes: Yes = False, where: InCollection = DEFAULT)
             say("nothing was erased")
             return Exit.PROBLEM
         await files.erase(key)
-    say(f"{key} is erased")
+    if json:
+        print_json(Erased(files.name, key, versions))
+    else:
+        say(f"{key} is erased")
     return Exit.OK
 
 

@@ -91,8 +91,9 @@ async def test_an_interrupted_ingestion_leaves_nothing_running_and_is_gone_on_wi
     assert workers
     assert ingesting.connections() > 0
     ingesting.process.send_signal(sent)
-    ingesting.process.communicate(timeout=30)
+    _, said = ingesting.process.communicate(timeout=30)
     assert ingesting.process.returncode == code
+    assert ("what was brought in stays" in said) == (sent != signal.SIGKILL)
     await ingesting.until(lambda: not any(map(is_running, workers)) and not ingesting.connections())
 
     done, stamped = ingesting.count("versions"), ingesting.count("sources")

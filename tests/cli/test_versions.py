@@ -43,7 +43,8 @@ def test_what_is_not_there_is_bad_input(filled: Cli, arguments: tuple[str, ...])
 
 
 def test_an_erased_file_is_gone(filled: Cli) -> None:
-    filled("erase", KEY, "--yes")
+    erased = filled("erase", KEY, "--yes", "--json").json
+    assert erased == {"collection": "default", "key": KEY, "versions": 1}
     filled("pin", KEY, "1", expect=2)
     assert filled("status", "--json").json["collections"][0]["files"] == 2
 

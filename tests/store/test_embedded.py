@@ -18,7 +18,7 @@ import pytest
 from chunkstore import embedded
 from chunkstore.database import Database
 from chunkstore.embedded import EmbeddedServer
-from chunkstore.errors import DatabaseError, ServerUnreachable
+from chunkstore.errors import DatabaseError, SchemaNotMigrated, ServerUnreachable
 
 ROOT = Path(__file__).parents[2]
 
@@ -232,6 +232,12 @@ async def test_a_database_that_cannot_open_leaves_no_server_behind(folder: Path)
     with pytest.raises(DatabaseError, match="chunkstore migrate"):
         await Database.open(data=folder, schema="missing")
     assert not _runs(folder)
+
+
+async def test_a_store_that_is_not_there_is_not_made_by_opening_it(tmp_path: Path) -> None:
+    with pytest.raises(SchemaNotMigrated, match=f"no store is in the data folder {tmp_path}/none"):
+        await Database.open(data=tmp_path / "none")
+    assert not (tmp_path / "none").exists()
 
 
 def test_an_initdb_that_was_killed_is_begun_anew(empty: Path) -> None:

@@ -1,5 +1,6 @@
 """Each kind of process has a role of its own, and goes through its whole work with that role alone."""
 
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -191,6 +192,17 @@ def test_a_command_that_its_role_is_not_for_ends_in_one_line(
     capsys.readouterr()
     assert command(user, *tokens) == 3
     assert "denied" in capsys.readouterr().err
+
+
+def test_a_collection_is_given_to_a_tenant_and_to_nobody(
+    command: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command("owner", "collection", "create", "cli", "--model", "hashing:64") == 0
+    capsys.readouterr()
+    assert command("owner", "tenant", "cli", "pg_monitor", "--json") == 0
+    assert json.loads(capsys.readouterr().out) == {"collection": "cli", "tenant": "pg_monitor"}
+    assert command("owner", "tenant", "cli") == 0
+    assert "'cli' belongs to nobody but the owner" in capsys.readouterr().err
 
 
 # --- making them --------------------------------------------------------------------------------

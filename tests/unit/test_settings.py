@@ -57,6 +57,11 @@ def test_a_server_and_a_data_folder_at_once_are_refused(tmp_path: Path) -> None:
         read("host=argument", data=tmp_path)
 
 
+def test_an_empty_data_folder_is_not_taken_for_the_current_one() -> None:
+    with pytest.raises(InvalidInput, match="data: ''"):
+        read(data="")
+
+
 def test_an_empty_variable_counts_as_unset(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CHUNKSTORE_DSN", "")
     monkeypatch.setenv("CHUNKSTORE_SCHEMA", "")
