@@ -40,7 +40,7 @@ class Dsn:
         self._parameters: dict[str, str] = {}  # a traceback with its locals shows an object half made, too
         parameters = _parse(text)
         if parameters is None or not _is_unambiguous(text, parameters):
-            raise InvalidInput("dsn", "•••", _ALLOWED)
+            raise InvalidInput("dsn", "***", _ALLOWED)
         self._parameters = parameters
 
     def conninfo(self, **defaults: str | int) -> str:

@@ -1,6 +1,7 @@
 """Opens a model by its spec, and says what a model is without loading it where that is possible.
 
-Specs: `hashing:D`, `minilm`, `sentence-transformers:PATH`, `openai:MODEL[,option=value…]`.
+Specs: `hashing:D`, `minilm`, `sentence-transformers:PATH`, `openai:MODEL[,option=value…]`, and names by which
+the store shows such a model, where `spec_of` knows them.
 """
 
 from typing import get_args
@@ -73,7 +74,8 @@ def name_of(model: Model | str) -> str:
 def _parsed(spec: object) -> tuple[str, str]:
     if not isinstance(spec, str) or not spec.strip():
         raise InvalidInput("model", spec, _SPECS)
-    kind, colon, argument = spec.partition(":")
+    # What the store shows of a model is its name, which opens it too where it tells enough.
+    kind, colon, argument = (spec_of(spec) or spec).partition(":")
     if kind not in {known.name for known in KINDS}:
         raise UnknownModel(f"no model answers to {ascii(spec)[:80]}; known is {_SPECS}")
     if (kind == "minilm" and colon) or (kind in ("sentence-transformers", "openai") and not argument.strip()):

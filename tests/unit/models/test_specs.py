@@ -61,7 +61,7 @@ def test_a_hashing_spec_opens_a_model_of_its_dimensions(spec: str, dimensions: i
 def test_a_stored_name_gives_back_the_spec_that_opens_it(name: str, spec: str | None) -> None:
     assert spec_of(name) == spec
     if spec is not None:
-        assert describe(spec).name == name
+        assert describe(spec).name == describe(name).name == name
 
 
 @pytest.mark.parametrize(
