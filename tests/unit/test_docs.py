@@ -71,6 +71,13 @@ def test_every_page_can_be_reached_from_the_index() -> None:
     assert set(PAGES) <= reached
 
 
+def test_the_drawing_of_the_house_names_every_module() -> None:
+    (house,) = (text for text in blocks(ROOT / "docs/architecture.md", "mermaid") if "flowchart BT" in text)
+    drawn = {name.rstrip("/") for text in re.findall(r'\["(.+)"\]', house) for name in text.split(" · ")}
+    modules = {path.stem for path in (ROOT / "chunkstore").glob("[!_]*.py")}
+    assert drawn == modules | {"models", "ingest", "chunkstore/cli"}
+
+
 # --- names --------------------------------------------------------------------------------------
 
 
