@@ -1,6 +1,5 @@
 """Each kind of process has a role of its own, and goes through its whole work with that role alone."""
 
-import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -194,17 +193,6 @@ def test_a_command_that_its_role_is_not_for_ends_in_one_line(
     assert "denied" in capsys.readouterr().err
 
 
-def test_a_collection_is_given_to_a_tenant_and_to_nobody(
-    command: Callable[..., int], capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert command("owner", "collection", "create", "cli", "--model", "hashing:64") == 0
-    capsys.readouterr()
-    assert command("owner", "tenant", "cli", "pg_monitor", "--json") == 0
-    assert json.loads(capsys.readouterr().out) == {"collection": "cli", "tenant": "pg_monitor"}
-    assert command("owner", "tenant", "cli") == 0
-    assert "'cli' belongs to nobody but the owner" in capsys.readouterr().err
-
-
 # --- making them --------------------------------------------------------------------------------
 
 
@@ -288,7 +276,8 @@ async def test_a_store_without_roles_has_no_tenants(store: ChunkStore) -> None:
 async def test_an_error_that_ends_a_process_is_the_one_that_its_caller_names(
     stores: Stores, users: Users
 ) -> None:
-    await (await stores.of("owner")).collection("given", model=MODEL)
+    given = await (await stores.of("owner")).collection("given", model=MODEL)
+    await given.append("doc", [Chunk("text")])
     reader = await stores.of("reader")
     with pytest.raises(InsufficientPrivilege):
         await EmbeddingConsumer(reader, MODEL).run(drain=True)

@@ -1,5 +1,6 @@
 """Tenants in one store: neither sees, changes or confirms anything of the other's, whatever SQL it sends."""
 
+import json
 import re
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -11,6 +12,7 @@ import pytest
 from psycopg.errors import InsufficientPrivilege, UniqueViolation
 
 from chunkstore.chunks import Hashing, prepare
+from chunkstore.cli.run import run
 from chunkstore.collection import Collection
 from chunkstore.errors import UnknownCollection
 from chunkstore.model import Chunk
@@ -424,3 +426,15 @@ def filled(statement: str, owner: psycopg.Connection, **names: str) -> bytes:
         "active",
     )
     return statement.format(**dict(zip(places, row, strict=True)), **names).encode()
+
+
+def test_the_command_gives_a_collection_to_a_tenant_and_to_nobody(
+    users: Users, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("CHUNKSTORE_DSN", users.as_user("owner"))
+    monkeypatch.setenv("CHUNKSTORE_SCHEMA", users.schema)
+    assert run(["tenant", "nobody", users.user("honest"), "--json"]) == 0
+    given = json.loads(capsys.readouterr().out)
+    assert given == {"collection": "nobody", "tenant": users.user("honest")}
+    assert run(["tenant", "nobody"]) == 0
+    assert "'nobody' belongs to nobody but the owner" in capsys.readouterr().err
