@@ -11,12 +11,12 @@ import numpy as np
 from psycopg import AsyncConnection
 
 from chunkstore import append as appending
-from chunkstore import catalog, embeddings, erase, inputs, rows, versions
+from chunkstore import catalog, dead_letters, erase, inputs, rows, versions
 from chunkstore import search as searching
 from chunkstore.append import Write
 from chunkstore.batches import ChunkSource
 from chunkstore.catalog import CollectionRow
-from chunkstore.embeddings import DeadLetter
+from chunkstore.dead_letters import DeadLetter
 from chunkstore.errors import InvalidInput, UnknownModel, WaitTimeout
 from chunkstore.manifests import place_of, read_segment
 from chunkstore.model import ChunkId, Hits, Metadata, ModelId, StoredChunk, Version
@@ -231,14 +231,14 @@ class Collection:
     async def dead_letters(self) -> list[DeadLetter]:
         """What consumers gave up on, oldest first."""
         async with self.store.database.transaction() as conn:
-            return await embeddings.dead_letters(conn, self.row.collection)
+            return await dead_letters.of_collection(conn, self.row.collection)
 
     async def retry(self, chunk_id: ChunkId, model: str | None = None) -> None:
         """Takes a dead letter back, so that its chunk is embedded again. Raises UnknownDeadLetter."""
         inputs.checked_chunk_id(chunk_id)
         of_model = await self._by_name(model)
         async with self.store.database.transaction() as conn:
-            await embeddings.retry(conn, self.row.collection, chunk_id, of_model.model)
+            await dead_letters.retry(conn, self.row.collection, chunk_id, of_model.model)
         self.store.hints.give()
 
     async def discard(self, chunk_id: ChunkId, model: str | None = None) -> None:
@@ -246,7 +246,7 @@ class Collection:
         inputs.checked_chunk_id(chunk_id)
         of_model = await self._by_name(model)
         async with self.store.database.transaction() as conn:
-            await embeddings.discard(conn, self.row.collection, chunk_id, of_model.model)
+            await dead_letters.discard(conn, self.row.collection, chunk_id, of_model.model)
         self.store.hints.give()
 
     # --- inside ---------------------------------------------------------------------------------

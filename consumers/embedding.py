@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from psycopg import AsyncConnection
 
-from chunkstore import catalog, embeddings, leases
+from chunkstore import catalog, dead_letters, embeddings, leases
 from chunkstore.embeddings import Owed
 from chunkstore.errors import (
     EmbeddingFailed,
@@ -266,7 +266,7 @@ class _Embedding:
     async def _give_up(
         self, conn: AsyncConnection[Any], lease: Lease, chunk: ChunkId, attempts: int, error: str
     ) -> None:
-        given_up = await embeddings.dead_letter(
+        given_up = await dead_letters.give_up(
             conn,
             lease,
             self._known.model,

@@ -6,7 +6,7 @@ import anyio
 import pytest
 
 from chunkstore import append as appending
-from chunkstore import catalog, embeddings, leases, reuse, versions
+from chunkstore import catalog, dead_letters, embeddings, leases, reuse, versions
 from chunkstore.errors import DatabaseError, IdempotencyKeyReused, StaleVersion, UnknownFile, VersionFenced
 from chunkstore.model import Chunk, Version
 from chunkstore.models import open_model
@@ -446,7 +446,7 @@ async def given_up(world: World, content: str) -> None:
     lease = await world.claimed()
     async with world.store.database.transaction() as conn:
         chunk = await world.chunk(content)
-        assert await embeddings.dead_letter(conn, lease, world.model, chunk, attempts=3, error="no")
+        assert await dead_letters.give_up(conn, lease, world.model, chunk, attempts=3, error="no")
 
 
 async def test_rule_08_an_unchanged_append_retries_a_dead_letter(world: World) -> None:
@@ -465,7 +465,7 @@ async def a_chunk_is_given_up_in_what_is_active(world: World) -> None:
     bad, good = await world.chunk("bad"), await world.chunk("good")
     async with world.store.database.transaction() as conn:
         await world.complete(Session(conn), lease, [good], finished=False)
-        await embeddings.dead_letter(conn, lease, world.model, bad, attempts=3, error="no")
+        await dead_letters.give_up(conn, lease, world.model, bad, attempts=3, error="no")
     await world.collection.discard(bad)
     assert await world.activate("doc") == {"doc": "active"}
     await world.collection.retry(bad)
