@@ -91,7 +91,7 @@ async def search(
     params = {
         "query": Vector(query),
         "model": model.model,
-        "table": f'"{model.search_table}"',
+        "table": model.search_table,
         "collection": collection,
     }
     to_the_end = k > _MAX_EF_SEARCH
