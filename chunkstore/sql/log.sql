@@ -20,3 +20,12 @@ WHERE partition = %(partition)s;
 -- name: append_unless_late
 -- Locks the partition and appends the events; returns the models that came meanwhile, and then appends none (rule 9).
 SELECT append_unless_late(%(partition)s, %(collection)s, %(models)s, %(events)s::jsonb);
+
+-- name: partitions
+-- How many partitions the log has.
+SELECT count(*)
+FROM partitions;
+
+-- name: set_partitions
+-- Gives a log that nobody has used yet so many.
+SELECT set_partitions(%(count)s);
