@@ -422,14 +422,7 @@ async def test_without_rule_08_a_rollback_waits_for_ever(world: World) -> None:
     assert await a_skipped_version_is_rolled_back_to(world) == ["two"]
 
 
-UNCHANGED_LOGS = """await versions.log_version(
-        conn,
-        write.collection,
-        state,
-        state.latest,
-        stored=Stored(shared=state.latest_segments),
-        manifest=state.latest_segments,
-    )"""
+UNCHANGED_LOGS = "await versions.log_latest(conn, write.collection, state)"
 
 
 async def an_unchanged_append_of_a_dead_letter(world: World) -> list[str]:
