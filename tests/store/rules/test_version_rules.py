@@ -305,7 +305,6 @@ async def test_without_rule_07_the_second_try_violates_a_constraint(world: World
         await one_append_is_sent_twice_at_once(world)
 
 
-RECORD_KEY = "await versions.record_idempotency_key(conn, file, write.idempotency_key, version, digest)"
 OPEN_VERSION = "version = await versions.open_version(conn, state.file, write.encoded_metadata)"
 OPEN_AND_RECORD = (
     OPEN_VERSION + "; await versions.record_idempotency_key("
