@@ -86,7 +86,7 @@ class EmbeddingConsumer:
 
     It claims and gives the model up to `batch` chunks at once; with None 256, up to 1,024 where the model
     is fast. A call of the model may take `model_seconds`: then the model hangs. `on_outage` hears of every
-    call that found the model's provider down.
+    call that found the model's provider down. Raises InvalidInput for a number out of its range.
     """
 
     def __init__(
