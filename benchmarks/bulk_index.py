@@ -71,11 +71,11 @@ async def _load(collection: Collection, chunks: Sequence[Chunk]) -> None:
 
 async def _indexed(store: ChunkStore, collection: Collection) -> None:
     """Returns when the index is valid; a search that asked meanwhile would read every row."""
-    table = {"table": f'"{collection._models[0].search_table}"'}  # noqa: SLF001
+    table = {"table": collection._models[0].search_table}  # noqa: SLF001
     with anyio.fail_after(_WAIT):
         while True:
             async with store.database.transaction() as conn:
-                if await rows.fetch_value(conn, "SELECT has_index(%(table)s)", table):
+                if await rows.fetch_value(conn, "SELECT has_index(quote_ident(%(table)s))", table):
                     return
             await anyio.sleep(0.2)
 

@@ -77,7 +77,6 @@ class Setup(msgspec.Struct, frozen=True):
         return 3 if self.quick else full
 
 
-Benchmark = Callable[[Setup], Awaitable[list[Result]]]
 Timed = Callable[[int], Awaitable[float]]
 
 

@@ -43,7 +43,7 @@ async def main(setup: Setup) -> list[Result]:
             given = {
                 "model": searched.model,
                 "collection": collection.row.collection,
-                "table": f'"{searched.search_table}"',
+                "table": searched.search_table,
             }
             queries = material.clustered(1000, DIMENSIONS, seed=7)
             halves = [HalfVector(query) for query in queries]

@@ -151,10 +151,7 @@ async def _write_whole(
 async def _settled(
     conn: AsyncConnection[Any], write: Write, state: FileState, digest: bytes
 ) -> Version | None:
-    """The version that holds this append already: an earlier try's, or the latest, unchanged.
-
-    An unchanged append logs what the latest still lacks, which is what retries dead letters (rule 8).
-    """
+    """The version that holds this append already: an earlier try's, or the latest, unchanged."""
     earlier = versions.check_idempotency(state, digest)
     if earlier is not None:
         return await _as_it_stands(conn, write, earlier)
@@ -162,14 +159,7 @@ async def _settled(
     if not versions.is_unchanged(state, digest):
         return None
     await versions.record_idempotency_key(conn, state.file, write.idempotency_key, state.latest, digest)
-    await versions.log_version(
-        conn,
-        write.collection,
-        state,
-        state.latest,
-        stored=Stored(shared=state.latest_segments),
-        manifest=state.latest_segments,
-    )
+    await versions.log_latest(conn, write.collection, state)
     return await _as_it_stands(conn, write, state.latest)
 
 

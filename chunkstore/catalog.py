@@ -20,8 +20,11 @@ from chunkstore.errors import (
 from chunkstore.events import FileBackfilled, ModelAdded, ServingModelChanged
 from chunkstore.model import CollectionId, FileId, ModelId, SegmentId
 from chunkstore.models import Model, ModelDescription
-from chunkstore.search_tables import COLLECTIONS, CollectionModel, ModelRow
+from chunkstore.search_tables import CollectionModel, ModelRow
 from chunkstore.settings import KEEP_LAST, MAX_KEEP_FOR_DAYS, MAX_KEEP_LAST
+from chunkstore.statements import load
+
+COLLECTIONS = load("collections")
 
 
 class CollectionRow(msgspec.Struct, frozen=True):

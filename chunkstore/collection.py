@@ -11,12 +11,12 @@ import numpy as np
 from psycopg import AsyncConnection
 
 from chunkstore import append as appending
-from chunkstore import catalog, embeddings, erase, inputs, rows, versions
+from chunkstore import catalog, dead_letters, erase, inputs, rows, versions
 from chunkstore import search as searching
 from chunkstore.append import Write
 from chunkstore.batches import ChunkSource
 from chunkstore.catalog import CollectionRow
-from chunkstore.embeddings import DeadLetter
+from chunkstore.dead_letters import DeadLetter
 from chunkstore.errors import InvalidInput, UnknownModel, WaitTimeout
 from chunkstore.manifests import place_of, read_segment
 from chunkstore.model import ChunkId, Hits, Metadata, ModelId, StoredChunk, Version
@@ -89,7 +89,7 @@ class Collection:
     ) -> Version:
         """Appends a tombstone: searches lose the file, its history stays.
 
-        Raises UnknownFile, StaleVersion.
+        Raises UnknownFile, StaleVersion, InvalidInput.
         """
         write = self._write(key, expected_version, None, metadata)
         version = await appending.delete(self.store.database, write)
@@ -97,7 +97,10 @@ class Collection:
         return version
 
     async def rollback(self, key: str, to: int) -> Version:
-        """Makes version `to` the target until the next append. Raises UnknownFile, UnknownVersion."""
+        """Makes version `to` the target until the next append.
+
+        Raises UnknownFile, UnknownVersion, InvalidInput.
+        """
         inputs.checked_version(to, "to")
         async with self.store.database.transaction() as conn:
             state = await versions.lock_existing(conn, self.row.collection, inputs.checked_key(key))
@@ -107,15 +110,15 @@ class Collection:
         return version
 
     async def pin(self, key: str, version: int) -> Version:
-        """Keeps a version whatever the retention says. Raises UnknownFile, UnknownVersion."""
+        """Keeps a version whatever the retention says. Raises UnknownFile, UnknownVersion, InvalidInput."""
         return await self._set_pinned(key, version, pinned=True)
 
     async def unpin(self, key: str, version: int) -> Version:
-        """Gives a pinned version back to the retention. Raises UnknownFile, UnknownVersion."""
+        """Gives a pinned version back to the retention. Raises UnknownFile, UnknownVersion, InvalidInput."""
         return await self._set_pinned(key, version, pinned=False)
 
     async def erase(self, key: str) -> None:
-        """Removes every trace of a file but its number, at once. Raises UnknownFile."""
+        """Removes every trace of a file but its number, at once. Raises UnknownFile, InvalidInput."""
         async with self.store.database.transaction() as conn:
             await erase.erase(conn, self.row.collection, inputs.checked_key(key))
         self.store.hints.give()
@@ -123,7 +126,10 @@ class Collection:
     # --- reading --------------------------------------------------------------------------------
 
     async def history(self, key: str) -> list[Version]:
-        """The file's versions, oldest first; collected ones without content. Raises UnknownFile."""
+        """The file's versions, oldest first; collected ones without content.
+
+        Raises UnknownFile, InvalidInput.
+        """
         inputs.checked_key(key)
         async with self.store.database.transaction() as conn:
             found = await versions.history(conn, self.row.collection, self.name, key)
@@ -134,7 +140,8 @@ class Collection:
     async def chunks(self, key: str, version: int | None = None) -> AsyncIterator[StoredChunk]:
         """The chunks of a version, or of the latest, in order; read a segment at a time.
 
-        Raises UnknownFile, and UnknownVersion, also where the version is collected while it is read.
+        Raises InvalidInput, UnknownFile, and UnknownVersion, also where the version is collected while it is
+        read.
         """
         if version is None:
             committed = [v.number for v in await self.history(key) if v.state == "committed"]
@@ -172,7 +179,8 @@ class Collection:
         """The k nearest chunks of what is active, best first.
 
         `query` is a text, which the collection's model embeds, or a vector of `(d,)` numbers. `model` names
-        another model than the serving one. Raises InvalidInput, UnknownModel.
+        another model than the serving one. Raises InvalidInput, UnknownModel; for a text also
+        EmbeddingFailed, ModelUnavailable, ModelRefused, and what `open_model` raises.
         """
         inputs.checked_k(k)
         searched = await self._by_name(model)
@@ -188,7 +196,8 @@ class Collection:
         """Returns when searches see this version or a later one; `timeout` in seconds, 0 for one look.
 
         `model` names another model than the serving one. Raises NeverActive where it cannot happen any more
-        (collected, erased, rolled back, waiting on a dead letter), WaitTimeout, UnknownModel, InvalidInput.
+        (collected, erased, rolled back, waiting on a dead letter), WaitTimeout, UnknownModel, InvalidInput,
+        and UnknownFile for a version of another store.
         """
         inputs.checked_timeout(timeout)
         if version.collection != self.name:
@@ -231,22 +240,28 @@ class Collection:
     async def dead_letters(self) -> list[DeadLetter]:
         """What consumers gave up on, oldest first."""
         async with self.store.database.transaction() as conn:
-            return await embeddings.dead_letters(conn, self.row.collection)
+            return await dead_letters.of_collection(conn, self.row.collection)
 
     async def retry(self, chunk_id: ChunkId, model: str | None = None) -> None:
-        """Takes a dead letter back, so that its chunk is embedded again. Raises UnknownDeadLetter."""
+        """Takes a dead letter back, so that its chunk is embedded again.
+
+        Raises UnknownDeadLetter, UnknownModel, InvalidInput.
+        """
         inputs.checked_chunk_id(chunk_id)
         of_model = await self._by_name(model)
         async with self.store.database.transaction() as conn:
-            await embeddings.retry(conn, self.row.collection, chunk_id, of_model.model)
+            await dead_letters.retry(conn, self.row.collection, chunk_id, of_model.model)
         self.store.hints.give()
 
     async def discard(self, chunk_id: ChunkId, model: str | None = None) -> None:
-        """Lets versions become active without the chunk. Raises UnknownDeadLetter."""
+        """Lets versions become active without the chunk.
+
+        Raises UnknownDeadLetter, UnknownModel, InvalidInput.
+        """
         inputs.checked_chunk_id(chunk_id)
         of_model = await self._by_name(model)
         async with self.store.database.transaction() as conn:
-            await embeddings.discard(conn, self.row.collection, chunk_id, of_model.model)
+            await dead_letters.discard(conn, self.row.collection, chunk_id, of_model.model)
         self.store.hints.give()
 
     # --- inside ---------------------------------------------------------------------------------

@@ -130,12 +130,12 @@ class Database:
         """
         return self._transaction(self._session.begin + settings)
 
-    def snapshot(self, settings: bytes = b"") -> AbstractAsyncContextManager[AsyncConnection]:
+    def snapshot(self) -> AbstractAsyncContextManager[AsyncConnection]:
         """A read-only transaction whose statements all see the store as it was at its first query.
 
         Otherwise as `transaction`. What writes refuses it by the isolation level (rule 1).
         """
-        return self._transaction(self._session.begin_snapshot + settings)
+        return self._transaction(self._session.begin_snapshot)
 
     async def ask(
         self, statement: Statement, params: Params, *, settings: dict[str, str], row: Callable[..., T]

@@ -1,23 +1,20 @@
-"""Embeddings: what a range owes, copies of equal texts, the store by exact chunk version, dead letters.
+"""Embeddings: what a range owes, copies of equal texts, the store by exact chunk version.
 
-Keeps rules 10 to 14 and invariant 4 (no embedding without its chunk version, one a chunk and model).
+Keeps rules 10 to 13 and invariant 4 (no embedding without its chunk version, one a chunk and model).
 """
 
 from collections.abc import Sequence
-from datetime import datetime
 from typing import Any
 
 import msgspec
 import numpy as np
 from psycopg import AsyncConnection
 
-from chunkstore import log, rows, versions
+from chunkstore import rows
 from chunkstore.arrays import Bigints, Vectors
 from chunkstore.chunks import model_text
-from chunkstore.errors import UnknownDeadLetter
-from chunkstore.events import DeadLetterDiscarded, DeadLetterRetried
 from chunkstore.leases import Lease
-from chunkstore.model import ChunkId, CollectionId, FileId, ModelId
+from chunkstore.model import ChunkId, CollectionId, ModelId
 from chunkstore.statements import load
 
 EMBEDDINGS = load("embeddings")
@@ -39,18 +36,6 @@ class Owed(msgspec.Struct, frozen=True):
 class _Copied(msgspec.Struct, frozen=True):
     chunk_id: ChunkId
     vector: list[float]
-
-
-class DeadLetter(msgspec.Struct, frozen=True):
-    """One chunk that a consumer gave up on, with its error, whose text stays out of the log (rule 14)."""
-
-    chunk_id: ChunkId
-    key: str
-    model: str
-    state: str
-    attempts: int
-    error: str
-    failed_at: datetime
 
 
 async def owed(conn: AsyncConnection[Any], lease: Lease, model: ModelId) -> list[Owed]:
@@ -131,55 +116,3 @@ async def complete(
         "finished": finished,
     }
     return await rows.fetch_value(conn, EMBEDDINGS.complete, params)
-
-
-async def dead_letter(
-    conn: AsyncConnection[Any], lease: Lease, model: ModelId, chunk: ChunkId, *, attempts: int, error: str
-) -> bool:
-    """Gives up a chunk that is still there and not embedded; marks its range done. Raises LeaseLost."""
-    params = lease.key | {"model": model, "chunk": chunk, "attempts": attempts, "error": error}
-    return await rows.fetch_value(conn, EMBEDDINGS.dead_letter, params)
-
-
-# --- dead letters -------------------------------------------------------------------------------
-
-
-async def dead_letters(conn: AsyncConnection[Any], collection: CollectionId) -> list[DeadLetter]:
-    """The dead letters of a collection, oldest first."""
-    return await rows.fetch_all(conn, EMBEDDINGS.dead_letters, {"collection": collection}, row=DeadLetter)
-
-
-async def retry(conn: AsyncConnection[Any], collection: CollectionId, chunk: ChunkId, model: ModelId) -> None:
-    """Takes a dead letter back and logs its chunk again. Raises UnknownDeadLetter."""
-    file, partition, target = await _locked_dead_letter(conn, collection, chunk, model)
-    if await rows.fetch_value(conn, EMBEDDINGS.retry, {"chunk": chunk, "model": model}) is None:
-        raise _unknown(chunk)
-    await conn.execute(EMBEDDINGS.reset_cursor, {"file": file, "model": model})
-    retried = DeadLetterRetried(file=file, model=model, chunk=chunk)
-    await log.append(conn, partition, [retried, *log.runs_of(file, target, [chunk])])
-
-
-async def discard(
-    conn: AsyncConnection[Any], collection: CollectionId, chunk: ChunkId, model: ModelId
-) -> None:
-    """Lets versions activate without the chunk (rule 16). Raises UnknownDeadLetter."""
-    file, partition, _ = await _locked_dead_letter(conn, collection, chunk, model)
-    if await rows.fetch_value(conn, EMBEDDINGS.discard, {"chunk": chunk, "model": model}) is None:
-        raise _unknown(chunk)
-    await log.append(conn, partition, [DeadLetterDiscarded(file=file, model=model, chunk=chunk)])
-
-
-async def _locked_dead_letter(
-    conn: AsyncConnection[Any], collection: CollectionId, chunk: ChunkId, model: ModelId
-) -> tuple[FileId, int, int]:
-    """Locks the file of a dead letter; returns it with its partition and its target."""
-    params = {"chunk": chunk, "model": model, "collection": collection}
-    file = await rows.fetch_value(conn, EMBEDDINGS.file_of_dead_letter, params)
-    if file is None:
-        raise _unknown(chunk)
-    partition = await versions.lock_file(conn, file)
-    return file, partition, await rows.fetch_value(conn, EMBEDDINGS.target_of, {"file": file})
-
-
-def _unknown(chunk: ChunkId) -> UnknownDeadLetter:
-    return UnknownDeadLetter(f"chunk_id: no dead letter is kept for chunk {chunk} and this model")

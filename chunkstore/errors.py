@@ -4,6 +4,8 @@ Each says what was wrong, with which value, and what to do. A database library's
 user only as the cause. No message holds a password, and of a refused value the first 80 characters at most.
 """
 
+_SHOWN = 80
+
 
 class ChunkstoreError(Exception):
     """The root of the tree."""
@@ -21,12 +23,12 @@ class InvalidInput(ChunkstoreError, ValueError):
         super().__init__(f"{field}: {_shortened(value)} is not allowed; {allowed}")
 
 
-def _shortened(value: object, limit: int = 80) -> str:
+def _shortened(value: object) -> str:
     try:
         text = ascii(value)
     except Exception:  # noqa: BLE001 - an integer of thousands of digits, a nesting without end, a repr that fails
         text = f"this {type(value).__name__}"
-    return text if len(text) <= limit else f"{text[:limit]}… ({len(text)} characters)"
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}… ({len(text)} characters)"
 
 
 class ConfirmationNeeded(ChunkstoreError):

@@ -55,11 +55,6 @@ async def read(conn: AsyncConnection[Any], partition: int, start: int, limit: in
     return [_recorded(row) for row in found]
 
 
-async def head(conn: AsyncConnection[Any], partition: int) -> int:
-    """The offset that the next event of the partition will begin at."""
-    return await rows.fetch_value(conn, LOG.head, {"partition": partition})
-
-
 async def append_unless_late(
     conn: AsyncConnection[Any],
     partition: int,

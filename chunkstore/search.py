@@ -91,7 +91,7 @@ async def search(
     params = {
         "query": Vector(query),
         "model": model.model,
-        "table": f'"{model.search_table}"',
+        "table": model.search_table,
         "collection": collection,
     }
     to_the_end = k > _MAX_EF_SEARCH
@@ -155,7 +155,8 @@ async def is_active(database: Database, file: FileId, version: int, model: Model
     """Whether this version or a later one is active; after a rollback to it, whether this one is.
 
     For the model, or for the one that serves. Raises NeverActive where it cannot become so any more:
-    collected, abandoned, erased, rolled back, or waiting on a dead letter.
+    collected, abandoned, erased, rolled back, or waiting on a dead letter. UnknownFile for a number that
+    the store does not have.
     """
     params = {"file": file, "version": version, "model": model}
     found = await database.ask(SEARCH.standing, params, settings={}, row=_Standing)

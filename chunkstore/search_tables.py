@@ -11,7 +11,7 @@ from psycopg import AsyncConnection, sql
 from chunkstore.model import CollectionId, ModelId
 from chunkstore.statements import load
 
-COLLECTIONS = load("collections")
+SEARCH_TABLES = load("search_tables")
 
 HALFVEC_MAX_DIMENSIONS = 4000
 """Most dimensions that an HNSW index over halfvec takes; longer vectors are searched exactly."""
@@ -48,8 +48,8 @@ async def create(
     """Creates an empty pair that the collection names already; vectors are kept in half precision."""
     kind = sql.SQL("halfvec({})").format(sql.Literal(dimensions))
     await conn.execute(
-        COLLECTIONS.composed("create_search_table", search=sql.Identifier(search_table), type=kind)
+        SEARCH_TABLES.composed("create_search_table", search=sql.Identifier(search_table), type=kind)
     )
-    await conn.execute(COLLECTIONS.with_tables("keep_no_samples", search=search_table))
-    await conn.execute(COLLECTIONS.with_tables("create_active_table", active=active_table))
-    await conn.execute(COLLECTIONS.grant_search_tables, {"collection": collection})
+    await conn.execute(SEARCH_TABLES.with_tables("keep_no_samples", search=search_table))
+    await conn.execute(SEARCH_TABLES.with_tables("create_active_table", active=active_table))
+    await conn.execute(SEARCH_TABLES.grant_search_tables, {"collection": collection})

@@ -24,7 +24,6 @@ MAX_K: Final = 10_000
 
 EVENT_CHUNKS: Final = 1_024
 """Most chunks that one event of the log names."""
-PARTITIONS: Final = 16
 SEGMENT_MIN: Final = 500
 """Chunks after which a segment of a manifest may end."""
 SEGMENT_MAX: Final = 2_000

@@ -14,7 +14,7 @@ _HEADER = re.compile(r"^-- name: (\w+)[ \t]*$", re.MULTILINE)
 
 
 class Statements:
-    """The statements of one `.sql` file, each an attribute: `LOG.head` is the bytes of `head`."""
+    """The statements of one `.sql` file, each an attribute: `LOG.read` is the bytes of `read`."""
 
     def __init__(self, idea: str, texts: dict[str, LiteralString]) -> None:
         self._idea = idea

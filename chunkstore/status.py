@@ -153,6 +153,12 @@ async def shared_groups(store: ChunkStore) -> list[GroupStatus]:
         return await rows.fetch_all(conn, STATUS.shared_groups, row=_shared)
 
 
+async def waiting_chunks(store: ChunkStore, collection: str) -> int:
+    """How many embeddings the collection's files lack until searches see their targets."""
+    async with store.database.transaction() as conn:
+        return await rows.fetch_value(conn, STATUS.waiting_chunks, {"collection": collection})
+
+
 def _model(collection: CollectionId, **columns: Any) -> tuple[CollectionId, ModelStatus]:
     return collection, ModelStatus(**columns)
 

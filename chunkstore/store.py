@@ -20,7 +20,10 @@ from chunkstore.settings import KEEP_LAST
 
 
 class ChunkStore:
-    """One store. Made by `open`, given back by `close` or the end of an `async with`."""
+    """One store. Made by `open`, given back by `close` or the end of an `async with`.
+
+    Whatever asks the database may raise DatabaseError's family, in a collection too.
+    """
 
     def __init__(self, database: Database) -> None:
         self.database = database
@@ -39,7 +42,8 @@ class ChunkStore:
     ) -> Self:
         """Opens a migrated store; without a DSN, the embedded server in the folder `data`.
 
-        `migrate` applies what migrations the schema lacks first. Raises DatabaseError's family.
+        `migrate` applies what migrations the schema lacks first. Raises InvalidInput, and DatabaseError's
+        family.
         """
         return cls(await Database.open(dsn, schema=schema, data=data, max_size=max_size, migrate=migrate))
 

@@ -30,7 +30,7 @@ from chunkstore import store as twins
 from chunkstore.batches import ChunkSource
 from chunkstore.catalog import CollectionRow
 from chunkstore.collection import VectorOrText
-from chunkstore.embeddings import DeadLetter
+from chunkstore.dead_letters import DeadLetter
 from chunkstore.errors import DatabaseError
 from chunkstore.model import ChunkId, Hits, Metadata, StoredChunk, Version
 from chunkstore.models import Model

@@ -297,6 +297,12 @@ async def log_version(
         await log.append(conn, state.partition, [*_appended(state, version, stored.added, missing), *then])
 
 
+async def log_latest(conn: AsyncConnection[Any], collection: CollectionId, state: FileState) -> None:
+    """Logs what the latest version still lacks, which is what retries dead letters (rule 8)."""
+    held = Stored(shared=state.latest_segments)
+    await log_version(conn, collection, state, state.latest, stored=held, manifest=held.shared)
+
+
 def _appended(
     state: FileState, version: int, added: Sequence[ChunkId], missing: set[ChunkId]
 ) -> Iterator[Event]:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from psycopg import AsyncConnection
 
-from chunkstore import catalog, embeddings, leases
+from chunkstore import catalog, dead_letters, embeddings, leases
 from chunkstore.embeddings import Owed
 from chunkstore.errors import (
     EmbeddingFailed,
@@ -86,7 +86,7 @@ class EmbeddingConsumer:
 
     It claims and gives the model up to `batch` chunks at once; with None 256, up to 1,024 where the model
     is fast. A call of the model may take `model_seconds`: then the model hangs. `on_outage` hears of every
-    call that found the model's provider down.
+    call that found the model's provider down. Raises InvalidInput for a number out of its range.
     """
 
     def __init__(
@@ -266,7 +266,7 @@ class _Embedding:
     async def _give_up(
         self, conn: AsyncConnection[Any], lease: Lease, chunk: ChunkId, attempts: int, error: str
     ) -> None:
-        given_up = await embeddings.dead_letter(
+        given_up = await dead_letters.give_up(
             conn,
             lease,
             self._known.model,

@@ -55,7 +55,10 @@ class Beside:
         self.params: dict[str, Any] = {"collection": collection, "model": model.model}
 
     async def begin(self, settings: bytes = b"") -> None:
-        """Makes empty tables, the live one's owner's, known to erase and sweep before a vector is in them."""
+        """Makes empty tables, the live one's owner's, known to erase and sweep before a vector is in them.
+
+        Raises InsufficientPrivilege where the role cannot give them to that owner.
+        """
         async with self._database.transaction(settings) as conn:
             await conn.execute(BESIDE.set_rebuilding, self.params | {"rebuilding": True})
             await conn.execute(BESIDE.with_tables("drop_tables", search=self.search, active=self.active))

@@ -81,7 +81,7 @@ async def collect(
 ) -> CollectReport:
     """Collects by each collection's retention, or shows what would go; with `collection`, in that one alone.
 
-    Raises UnknownCollection.
+    Raises UnknownCollection, InvalidInput.
     """
     number = await _number(store, collection)
     report = CollectReport()
@@ -101,7 +101,10 @@ async def collect(
 
 
 async def collect_for_ever(store: ChunkStore, *, every: float, stop: anyio.Event) -> CollectReport:
-    """Collects every `every` seconds until `stop` is set; returns the sums."""
+    """Collects every `every` seconds until `stop` is set; returns the sums.
+
+    Raises InvalidInput, and DatabaseError's family where trying again is no use.
+    """
     if not every > 0:
         raise InvalidInput("every", every, "a number of seconds above 0")
     total = CollectReport()

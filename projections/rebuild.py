@@ -40,8 +40,9 @@ class RebuildReport(msgspec.Struct, frozen=True):
 async def rebuild(store: ChunkStore, collection: str, model: str | None = None) -> RebuildReport:
     """Rebuilds the search and active tables of a collection's model (the serving one).
 
-    Raises UnknownCollection, UnknownModel, UnsupportedServer behind a pooler, and Conflict where another
-    rebuild of the same is running, or this one was taken for abandoned after its connections were lost.
+    Raises UnknownCollection, UnknownModel, InvalidInput, UnsupportedServer behind a pooler, and Conflict
+    where another rebuild of the same is running, or this one was taken for abandoned after its connections
+    were lost.
     """
     store.database.require_own_sessions("a rebuild")
     async with store.database.transaction() as conn:

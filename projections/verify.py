@@ -156,6 +156,7 @@ async def verify(store: ChunkStore, *, replay: bool = True) -> VerifyReport:
     """Checks the store as it is at one moment; without `replay`, not against the log's activations.
 
     Cost follows the store's size. Writers and searches go on; a rebuild's swap gives way until it is done.
+    Raises DatabaseError where search tables were swapped under every try.
     """
     for _ in range(_TRIES):
         async with store.database.transaction() as conn:

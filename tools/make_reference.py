@@ -17,7 +17,7 @@ API = {
     "Values": [
         "chunkstore/model.py",
         "chunkstore/catalog.py:CollectionRow",
-        "chunkstore/embeddings.py:DeadLetter",
+        "chunkstore/dead_letters.py:DeadLetter",
     ],
     "Models": [
         "chunkstore/models/protocol.py",

@@ -94,8 +94,9 @@ async def ingest(
     """
     if prune and not yes and not dry_run:
         check_can_ask("may --prune delete what has gone?")
-    from chunkstore.cli import ingesting, slow
+    from chunkstore.cli import ingesting
     from chunkstore.cli.shapes import Ingested
+    from chunkstore.status import waiting_chunks
 
     asked = ingesting.Request(
         paths, ingesting.checks_of(check), ingesting.limits_of(file_seconds, file_memory), prune, rechunk, yes
@@ -110,7 +111,7 @@ async def ingest(
                 report = await ingesting.bring_in_and_embed(store, files, asked, model, device)
             else:
                 report = await ingesting.bring_in(files, asked)
-            waiting = await slow.waiting_chunks(store, collection)
+            waiting = await waiting_chunks(store, collection)
             result = Ingested.of(collection, report, waiting=waiting)
     if json:
         print_json(result)

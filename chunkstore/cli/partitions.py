@@ -3,6 +3,7 @@
 from chunkstore import rows
 from chunkstore.database import Database
 from chunkstore.errors import Conflict, DatabaseError, InvalidInput
+from chunkstore.log import LOG
 
 _MOST = 1_024
 _IN_USE = "55006"
@@ -19,8 +20,8 @@ async def set_partitions(database: Database, count: int) -> None:
     """Makes the log have `count` partitions. Raises Conflict where it has others and is in use."""
     try:
         async with database.transaction() as conn:
-            if await rows.fetch_value(conn, "SELECT count(*) FROM partitions") != count:
-                await conn.execute("SELECT set_partitions(%(count)s)", {"count": count})
+            if await rows.fetch_value(conn, LOG.partitions) != count:
+                await conn.execute(LOG.set_partitions, {"count": count})
     except DatabaseError as error:
         if getattr(error.__cause__, "sqlstate", None) == _IN_USE:
             raise Conflict(f"partitions: {count} cannot be had: {error}") from error

@@ -27,15 +27,6 @@ async def lag(store: "ChunkStore", model: str) -> int:
     return sum(group.lag for group in await shared_groups(store) if group.model == model)
 
 
-async def waiting_chunks(store: "ChunkStore", collection: str) -> int:
-    """How many embeddings the collection's files lack until searches see their targets."""
-    from chunkstore import rows
-
-    query = "SELECT coalesce(sum(lacking), 0)::bigint FROM waiting WHERE collection = %(collection)s"
-    async with store.database.transaction() as conn:
-        return await rows.fetch_value(conn, query, {"collection": collection})
-
-
 async def embed(
     store: "ChunkStore",
     model: "Model",

@@ -8,7 +8,6 @@ the same cuts wherever it stands, and after an edit the cuts soon fall back into
 from bisect import bisect_right
 from collections.abc import Iterator
 from itertools import chain
-from typing import Self
 
 import msgspec
 
@@ -20,10 +19,9 @@ from chunkstore.ingest.document import Document
 from chunkstore.ingest.markdown import sections
 from chunkstore.ingest.pieces import Piece, pieces
 from chunkstore.ingest.sections import Section
-from chunkstore.ingest.sizes import Measure, estimated_tokens, tokens_of
+from chunkstore.ingest.sizes import Measure, estimated_tokens
 from chunkstore.ingest.titles import titled_sections
 from chunkstore.model import Chunk, Metadata, Place
-from chunkstore.models.protocol import CountsTokens, Model
 
 DEFAULT_SIZE = 240
 """In estimated tokens: at most 150 words of prose, and within the 256 tokens that MiniLM reads."""
@@ -55,21 +53,6 @@ class Chunker(msgspec.Struct, frozen=True):
     def __post_init__(self) -> None:
         if type(self.size) is not int or not SMALLEST_SIZE <= self.size <= LARGEST_SIZE:
             raise InvalidInput("size", self.size, f"an integer from {SMALLEST_SIZE} to {LARGEST_SIZE}")
-
-    @classmethod
-    def for_model(cls, model: Model, size: int | None = None) -> Self:
-        """A chunker by the model's own tokens, so that the model cuts none of its chunks.
-
-        By an estimate where the model does not count. Raises InvalidInput where it does not read `size`.
-        """
-        measure = tokens_of(model)
-        if measure is None:
-            return cls(DEFAULT_SIZE if size is None else size)
-        assert isinstance(model, CountsTokens)
-        most = model.max_tokens - measure.special
-        if size is not None and size > most:
-            raise InvalidInput("size", size, f"at most {most}: what {model.name} reads of a text")
-        return cls(min(DEFAULT_SIZE, most) if size is None else size, measure)
 
     @property
     def fingerprint(self) -> str:

@@ -3,8 +3,6 @@
 import re
 from collections.abc import Callable, Sequence
 
-from chunkstore.models.protocol import CountsTokens, Model
-
 Measure = Callable[[str], int]
 
 _TOKEN_PARTS = re.compile(r"[A-Z]?[a-z]{1,4}|[A-Z]|[0-9]{1,2}|[^\sA-Za-z0-9]")
@@ -19,11 +17,6 @@ def estimated_tokens(text: str) -> int:
     """
     parts = len(_TOKEN_PARTS.findall(text))
     return parts if text.isascii() else parts + len(_HANGUL.findall(text))
-
-
-def words(text: str) -> int:
-    """How many runs without white space `text` has."""
-    return len(text.split())
 
 
 class TokenMeasure:
@@ -46,13 +39,6 @@ class TokenMeasure:
     def many(self, texts: Sequence[str]) -> list[int]:
         """The tokens of each text."""
         return [tokens - self.special for tokens in self._count(texts)] if texts else []
-
-
-def tokens_of(model: Model) -> TokenMeasure | None:
-    """The measure by a model's own tokens; None where the model does not count them."""
-    if not isinstance(model, CountsTokens):
-        return None
-    return TokenMeasure(model.count_tokens, f"tokens of {model.name}")
 
 
 def measured(measure: Measure, texts: Sequence[str]) -> Sequence[int]:

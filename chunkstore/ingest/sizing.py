@@ -23,10 +23,10 @@ def chunker_of(model: Model | str | None) -> Chunker:
         counter = None if model is None else token_counter(model)
     except MissingExtra:
         counter = None
-    if counter is not None:
-        measure = TokenMeasure(counter.count_tokens, f"tokens of {counter.name}")
-        most = counter.max_tokens - measure.special
-        return Chunker(max(SMALLEST_SIZE, min(DEFAULT_SIZE, most)), measure)
-    if isinstance(model, Model) and isinstance(model, CountsTokens) and model.max_tokens < 2 * DEFAULT_SIZE:
-        return Chunker.for_model(model)
-    return Chunker()
+    if counter is None and isinstance(model, Model) and isinstance(model, CountsTokens):
+        counter = model if model.max_tokens < 2 * DEFAULT_SIZE else None
+    if counter is None:
+        return Chunker()
+    measure = TokenMeasure(counter.count_tokens, f"tokens of {counter.name}")
+    most = counter.max_tokens - measure.special
+    return Chunker(max(SMALLEST_SIZE, min(DEFAULT_SIZE, most)), measure)

@@ -21,7 +21,6 @@ from chunkstore.errors import ChunkstoreError, UnknownFile
 from chunkstore.ingest.frames import Opened
 from chunkstore.model import FileId
 from chunkstore.statements import load
-from chunkstore.versions import Stored
 
 SOURCES = load("sources")
 
@@ -101,8 +100,7 @@ async def log_again(collection: Collection, stamp: Stamp) -> bool:
             return False
         if not state.latest == state.target == stamp.version:
             return False
-        held = Stored(shared=state.latest_segments)
-        await versions.log_version(conn, row, state, stamp.version, stored=held, manifest=held.shared)
+        await versions.log_latest(conn, row, state)
     collection.store.hints.give()
     return True
 

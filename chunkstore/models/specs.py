@@ -27,7 +27,8 @@ def open_model(spec: str, *, device: str | None = None) -> Model:
 
     `device` (`cpu`, `cuda`, `mps`) is for models that run on one; the best there is unless given.
     Raises InvalidInput for a malformed spec, UnknownModel for a name that nothing answers to,
-    MissingExtra where the library that runs it is not installed.
+    MissingExtra where the library that runs it is not installed; where a service has to say its dimensions
+    also ModelUnavailable, ModelRefused.
     """
     kind, argument = _parsed(spec)
     if kind == "hashing":
@@ -46,7 +47,7 @@ def describe(model: Model | str) -> ModelDescription:
 
     A spec is loaded only if its dimensions are not known without (`sentence-transformers:PATH`, and
     `openai:MODEL` without dimensions, which asks the service).
-    Raises InvalidInput if what the model says of itself cannot be stored.
+    Raises InvalidInput if what the model says of itself cannot be stored, and what `open_model` raises.
     """
     if isinstance(model, Model):
         return _checked(ModelDescription(model.name, model.dimensions, model.distance))

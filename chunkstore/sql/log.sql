@@ -11,12 +11,15 @@ WHERE partition = %(partition)s
 ORDER BY last_offset
 LIMIT %(limit)s;
 
--- name: head
--- The offset that the next event of the partition will begin at.
-SELECT coalesce(max(last_offset) + 1, 0)
-FROM events
-WHERE partition = %(partition)s;
-
 -- name: append_unless_late
 -- Locks the partition and appends the events; returns the models that came meanwhile, and then appends none (rule 9).
 SELECT append_unless_late(%(partition)s, %(collection)s, %(models)s, %(events)s::jsonb);
+
+-- name: partitions
+-- How many partitions the log has.
+SELECT count(*)
+FROM partitions;
+
+-- name: set_partitions
+-- Gives a log that nobody has used yet so many.
+SELECT set_partitions(%(count)s);

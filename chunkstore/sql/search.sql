@@ -11,7 +11,7 @@ WITH nearest AS MATERIALIZED (
 )
 SELECT c.key, c.version, c.chunk_id, n.distance, c.content, c.metadata, c.ordinal,
        c.start, c."end", c.page, c.line,
-       (SELECT NOT has_index(%(table)s)) AS exact,
+       (SELECT NOT has_index(quote_ident(%(table)s))) AS exact,
        (SELECT k.serving FROM collections k WHERE k.collection = %(collection)s) AS serving
 FROM (SELECT array_agg(chunk_id) AS chunks, array_agg(file) AS files FROM nearest) AS found
 CROSS JOIN LATERAL cite(%(model)s, found.chunks, found.files) AS c
@@ -20,7 +20,7 @@ ORDER BY n.distance, n.chunk_id;
 
 -- name: nothing_found
 -- What `nearest` says beside its hits, where it has none.
-SELECT NOT has_index(%(table)s) AS exact, serving
+SELECT NOT has_index(quote_ident(%(table)s)) AS exact, serving
 FROM collections
 WHERE collection = %(collection)s;
 

@@ -145,6 +145,12 @@ LEFT JOIN LATERAL (
 GROUP BY p.consumer_group, m.model, m.name
 ORDER BY m.model;
 
+-- name: waiting_chunks
+-- How many embeddings a collection's files lack until searches see their targets.
+SELECT coalesce(sum(lacking), 0)::bigint
+FROM waiting
+WHERE collection = %(collection)s;
+
 -- name: log
 -- How many partitions the log has, and how many offsets, which are dense.
 SELECT count(*) AS partitions, coalesce(sum(h.head), 0)::bigint AS offsets

@@ -21,7 +21,6 @@ LEASE = {"group": "embed:1", "partition": 0, "lo": 0, "epoch": 1}
 # Statement, its parameters, and the indexes that its plan must name.
 HOT: dict[str, tuple[bytes, dict[str, Any], set[str]]] = {
     "read the log": (LOG.read, {"partition": 0, "start": 0, "limit": 10}, {"events_pkey"}),
-    "find the head": (LOG.head, {"partition": 0}, {"events_pkey"}),
     "read a range": (
         EMBEDDINGS.read_range,
         {"partition": 0, "lo": 0, "hi": 256, "model": 1},

@@ -16,7 +16,7 @@ from chunkstore.errors import InvalidInput
 from chunkstore.ingest.chunking import Chunker
 from chunkstore.ingest.document import Document, Kind
 from chunkstore.ingest.parsers import parse
-from chunkstore.ingest.sizes import estimated_tokens, words
+from chunkstore.ingest.sizes import estimated_tokens
 from chunkstore.model import Chunk
 
 TEXTS = Path(__file__).parents[2] / "examples" / "texts"
@@ -29,6 +29,11 @@ def cut(text: str, kind: Kind = "text", size: int = 240, language: str | None = 
 
 def contents(text: str, kind: Kind = "text", size: int = 240) -> list[str]:
     return [chunk.content for chunk in cut(text, kind, size)]
+
+
+def words(text: str) -> int:
+    """How many runs without white space the text has."""
+    return len(text.split())
 
 
 def prose(sentences: int, seed: int = 1) -> str:

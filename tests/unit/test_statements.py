@@ -14,8 +14,8 @@ STATEMENTS = [(idea, name) for idea in FILES for name in statements.load(idea).n
 
 def test_a_file_of_statements_is_read_by_name() -> None:
     log = statements.load("log")
-    assert "head" in log.names()
-    assert log.head == log.text("head").encode()
+    assert "read" in log.names()
+    assert log.read == log.text("read").encode()
 
 
 def test_an_unknown_name_is_an_error_that_names_the_file() -> None:

@@ -5,7 +5,7 @@ from typing import Any
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, MultipleResults, consumes, multiple, precondition, rule
 
-from chunkstore import embeddings, leases, rows
+from chunkstore import dead_letters, embeddings, leases, rows
 from chunkstore.embeddings import Owed
 from chunkstore.errors import LeaseLost
 from chunkstore.leases import Lease
@@ -141,7 +141,7 @@ class Workers(Writers):
     def _give_up(self, held: InHand, chunk: ChunkId) -> None:
         async def give_up() -> bool:
             async with self.database.transaction() as conn:
-                return await embeddings.dead_letter(
+                return await dead_letters.give_up(
                     conn, held.lease, self.world.model, chunk, attempts=3, error="no"
                 )
 

@@ -3,7 +3,7 @@
 import pytest
 
 from chunkstore import append as appending
-from chunkstore import embeddings, rows, versions
+from chunkstore import dead_letters, rows, versions
 from chunkstore.chunks import prepare
 from chunkstore.events import ModelAdded
 from chunkstore.manifests import Segmenter
@@ -173,7 +173,7 @@ async def a_chunk_is_given_up(world: World, content: str = "bad") -> ChunkId:
     lease = await world.claimed()
     async with world.store.database.transaction() as conn:
         await world.complete(Session(conn), lease, [await world.chunk("good")], finished=False)
-        await embeddings.dead_letter(conn, lease, world.model, chunk, attempts=3, error="no")
+        await dead_letters.give_up(conn, lease, world.model, chunk, attempts=3, error="no")
     return chunk
 
 
@@ -198,7 +198,7 @@ async def a_discarded_chunk_is_taken_back(world: World) -> dict[str, str]:
     chunk = await world.chunk("bad")
     lease = await world.claimed()
     async with world.store.database.transaction() as conn:
-        await embeddings.dead_letter(conn, lease, world.model, chunk, attempts=3, error="no")
+        await dead_letters.give_up(conn, lease, world.model, chunk, attempts=3, error="no")
     await world.collection.discard(chunk)
     assert await world.activate("doc") == {"doc": "waiting"}
     await world.collection.retry(chunk)
@@ -213,7 +213,7 @@ async def test_rule_16_a_chunk_that_is_taken_back_is_waited_for_again(world: Wor
 
 async def test_without_rule_16_a_version_becomes_active_without_what_was_taken_back(world: World) -> None:
     world.without_python(
-        embeddings, "retry", 'await conn.execute(EMBEDDINGS.reset_cursor, {"file": file, "model": model})'
+        dead_letters, "retry", 'await conn.execute(DEAD_LETTERS.reset_cursor, {"file": file, "model": model})'
     )
     assert await a_discarded_chunk_is_taken_back(world) == {"doc": "active"}
     assert [version.discarded for version in await world.collection.history("doc")] == [0]

@@ -7,7 +7,7 @@ import psycopg
 import pytest
 
 from chunkstore import append as appending
-from chunkstore import embeddings, versions
+from chunkstore import dead_letters, embeddings, versions
 from chunkstore.chunks import prepare
 from chunkstore.embeddings import EMBEDDINGS
 from chunkstore.errors import LeaseLost
@@ -92,7 +92,7 @@ async def a_chunk_is_taken_back_and_its_version_becomes_the_target_again(world: 
     lease = await world.claimed()
     (owed,) = await world.owed(lease)
     async with world.store.database.transaction() as conn:
-        await embeddings.dead_letter(conn, lease, world.model, owed.chunk_id, attempts=3, error="no")
+        await dead_letters.give_up(conn, lease, world.model, owed.chunk_id, attempts=3, error="no")
     await world.collection.discard(owed.chunk_id)
     await world.activate("doc")
     await world.append("doc", "two")
@@ -408,7 +408,7 @@ async def a_chunk_is_given_up_while_another_stores_it(world: World) -> None:
     chunk = await world.chunk("one")
     a, b = await world.begun(), await world.begun()
     await world.complete(b, b_lease, [chunk])
-    give_up = embeddings.dead_letter(a.conn, a_lease, world.model, chunk, attempts=3, error="no")
+    give_up = dead_letters.give_up(a.conn, a_lease, world.model, chunk, attempts=3, error="no")
     waiting = await world.waits(give_up, on=b)
     await b.commit()
     await waiting
@@ -443,7 +443,7 @@ async def a_chunk_is_stored_while_another_gives_it_up(world: World) -> None:
     b_lease = await world.claimed()
     chunk = await world.chunk("one")
     a, b = await world.begun(), await world.begun()
-    await embeddings.dead_letter(a.conn, a_lease, world.model, chunk, attempts=3, error="no")
+    await dead_letters.give_up(a.conn, a_lease, world.model, chunk, attempts=3, error="no")
     waiting = await world.waits(world.complete(b, b_lease, [chunk]), on=a)
     await a.commit()
     await waiting
@@ -473,7 +473,7 @@ async def a_model_quotes_the_content_in_its_error(world: World) -> tuple[int, in
     async with world.store.database.transaction() as conn:
         error = "cannot tokenize 'confidential'"
         chunk = await world.chunk("confidential")
-        await embeddings.dead_letter(conn, lease, world.model, chunk, attempts=3, error=error)
+        await dead_letters.give_up(conn, lease, world.model, chunk, attempts=3, error=error)
     return (
         await world.value("SELECT count(*) FROM dead_letters WHERE error LIKE '%confidential%'"),
         await world.value("SELECT count(*) FROM events WHERE events::text LIKE '%confidential%'"),

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from chunkstore import embeddings
+from chunkstore import dead_letters, embeddings
 from chunkstore.embeddings import EMBEDDINGS
 from chunkstore.model import Chunk
 from projections import active
@@ -122,7 +122,7 @@ async def a_commit_that_gave_a_chunk_up_was_not_heard(world: World) -> tuple[lis
     chunk = await world.chunk("bad")
     for _ in range(2):
         async with world.store.database.transaction() as conn:
-            await embeddings.dead_letter(conn, lease, world.model, chunk, attempts=3, error="no")
+            await dead_letters.give_up(conn, lease, world.model, chunk, attempts=3, error="no")
     return await world.values("SELECT attempts FROM dead_letters"), await world.logged("embedding_failed")
 
 

@@ -512,13 +512,6 @@ async def test_without_rule_21_a_sweep_and_the_swap_deadlock(world: World) -> No
 
 # --- rule 22: an ordered group's lease is columns of its progress row ------------------------------
 
-LEASE_IN_THE_ROW = """    SELECT consumer_group, partition
-    FROM progress
-    WHERE consumer_group = %(group)s
-      AND partition = %(partition)s
-      AND expires <= clock_timestamp()
-    FOR UPDATE SKIP LOCKED"""
-
 
 async def two_projectors_claim_one_partition(world: World) -> list[bool]:
     """A has claimed and not committed when B claims, and waits or goes away; who of them has a range."""

@@ -6,7 +6,7 @@ import anyio
 import pytest
 
 from chunkstore import append as appending
-from chunkstore import catalog, embeddings, leases, reuse, versions
+from chunkstore import catalog, dead_letters, embeddings, leases, reuse, versions
 from chunkstore.errors import DatabaseError, IdempotencyKeyReused, StaleVersion, UnknownFile, VersionFenced
 from chunkstore.model import Chunk, Version
 from chunkstore.models import open_model
@@ -305,7 +305,6 @@ async def test_without_rule_07_the_second_try_violates_a_constraint(world: World
         await one_append_is_sent_twice_at_once(world)
 
 
-RECORD_KEY = "await versions.record_idempotency_key(conn, file, write.idempotency_key, version, digest)"
 OPEN_VERSION = "version = await versions.open_version(conn, state.file, write.encoded_metadata)"
 OPEN_AND_RECORD = (
     OPEN_VERSION + "; await versions.record_idempotency_key("
@@ -422,14 +421,7 @@ async def test_without_rule_08_a_rollback_waits_for_ever(world: World) -> None:
     assert await a_skipped_version_is_rolled_back_to(world) == ["two"]
 
 
-UNCHANGED_LOGS = """await versions.log_version(
-        conn,
-        write.collection,
-        state,
-        state.latest,
-        stored=Stored(shared=state.latest_segments),
-        manifest=state.latest_segments,
-    )"""
+UNCHANGED_LOGS = "await versions.log_latest(conn, write.collection, state)"
 
 
 async def an_unchanged_append_of_a_dead_letter(world: World) -> list[str]:
@@ -446,7 +438,7 @@ async def given_up(world: World, content: str) -> None:
     lease = await world.claimed()
     async with world.store.database.transaction() as conn:
         chunk = await world.chunk(content)
-        assert await embeddings.dead_letter(conn, lease, world.model, chunk, attempts=3, error="no")
+        assert await dead_letters.give_up(conn, lease, world.model, chunk, attempts=3, error="no")
 
 
 async def test_rule_08_an_unchanged_append_retries_a_dead_letter(world: World) -> None:
@@ -465,7 +457,7 @@ async def a_chunk_is_given_up_in_what_is_active(world: World) -> None:
     bad, good = await world.chunk("bad"), await world.chunk("good")
     async with world.store.database.transaction() as conn:
         await world.complete(Session(conn), lease, [good], finished=False)
-        await embeddings.dead_letter(conn, lease, world.model, bad, attempts=3, error="no")
+        await dead_letters.give_up(conn, lease, world.model, bad, attempts=3, error="no")
     await world.collection.discard(bad)
     assert await world.activate("doc") == {"doc": "active"}
     await world.collection.retry(bad)
