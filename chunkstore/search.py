@@ -76,7 +76,7 @@ def checked_vector(vector: object, model: CollectionModel) -> np.ndarray:
 def settings(k: int, database: Database, *, to_the_end: bool = False) -> dict[str, str]:
     """What an index scan needs to find k rows; `to_the_end`, whatever lies superseded between them.
 
-    Where the server's pgvector cannot go on with a scan, it finds what it finds.
+    Where the server's pgvector (before 0.8) cannot go on with a scan, it finds what it finds.
     """
     ef_search = {"hnsw.ef_search": str(min(_MAX_EF_SEARCH, max(40, k)))}
     if not database.has_iterative_scans:
@@ -96,17 +96,29 @@ async def search(
     }
     to_the_end = k > _MAX_EF_SEARCH
     found, beside = await _ask(database, model, params, k, to_the_end=to_the_end)
-    if len(found) < k and not to_the_end and not beside.exact and database.has_iterative_scans:
-        # Anew, and seldom: to be ready to go on costs every scan a twentieth.
-        found, beside = await _ask(database, model, params, k, to_the_end=True)
-    return Hits([_hit(row, model.distance) for row in found], exact=beside.exact), beside.serving
+    exact = beside.exact
+    if len(found) < k and not exact:
+        if not database.has_iterative_scans:
+            found, beside = await _ask(database, model, params, k, exactly=True)
+            exact = True
+        elif not to_the_end:
+            # Anew, and seldom: to be ready to go on costs every scan a twentieth.
+            found, beside = await _ask(database, model, params, k, to_the_end=True)
+    return Hits([_hit(row, model.distance) for row in found], exact=exact), beside.serving
 
 
 async def _ask(
-    database: Database, model: CollectionModel, params: dict[str, Any], k: int, *, to_the_end: bool
+    database: Database,
+    model: CollectionModel,
+    params: dict[str, Any],
+    k: int,
+    *,
+    to_the_end: bool = False,
+    exactly: bool = False,
 ) -> tuple[list[_Row], _Row | _Beside]:
     needed = settings(k, database, to_the_end=to_the_end)
-    found = await database.ask(nearest_statement(model, k), params, settings=needed, row=_Row)
+    statement = nearest_statement(model, k, exactly=exactly)
+    found = await database.ask(statement, params, settings=needed, row=_Row)
     if found:
         return found, found[0]
     (beside,) = await database.ask(SEARCH.nothing_found, params, settings={}, row=_Beside)
@@ -114,11 +126,13 @@ async def _ask(
 
 
 @lru_cache(maxsize=1000)
-def nearest_statement(model: CollectionModel, k: int) -> bytes:
-    """The search statement of one (collection, model) for k hits.
+def nearest_statement(model: CollectionModel, k: int, *, exactly: bool = False) -> bytes:
+    """The search statement of one (collection, model) for k hits; `exactly`, also where an index stands.
 
     With `k` written out the server's plan does not depend on a parameter, and is made once a connection.
     """
+    # An index cannot give rows in the order of a sum.
+    by_no_index = sql.SQL(" + 0" if exactly else "")
     return SEARCH.composed(
         "nearest",
         search=sql.Identifier(model.search_table),
@@ -126,6 +140,7 @@ def nearest_statement(model: CollectionModel, k: int) -> bytes:
         operator=_OPERATORS[model.distance],
         type=sql.SQL("halfvec({})").format(sql.Literal(model.dimensions)),
         k=sql.Literal(k),
+        by_no_index=by_no_index,
     ).as_bytes()
 
 

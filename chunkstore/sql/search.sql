@@ -6,7 +6,7 @@ WITH nearest AS MATERIALIZED (
     SELECT s.chunk_id, a.file, s.embedding {operator} %(query)s::{type} AS distance
     FROM {search} s
     JOIN {active} a ON a.chunk_id = s.chunk_id
-    ORDER BY s.embedding {operator} %(query)s::{type}
+    ORDER BY (s.embedding {operator} %(query)s::{type}){by_no_index}
     LIMIT {k}
 )
 SELECT c.key, c.version, c.chunk_id, n.distance, c.content, c.metadata, c.ordinal,
