@@ -87,7 +87,7 @@ def settings(k: int, database: Database, *, to_the_end: bool = False) -> dict[st
 async def search(
     database: Database, collection: CollectionId, model: CollectionModel, query: np.ndarray, k: int
 ) -> tuple[Hits, ModelId]:
-    """The k nearest active chunks, best first (`exact` where no index stands), and the serving model."""
+    """The k nearest active chunks, best first (`exact` where no index was used), and the serving model."""
     params = {
         "query": Vector(query),
         "model": model.model,
