@@ -7,6 +7,7 @@ import threading
 import typing
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from typing import Any
 
 import pytest
@@ -145,8 +146,9 @@ def test_an_iterable_may_use_the_store_while_it_is_appended(notes: sync.Collecti
 
 
 def test_an_iterable_may_be_bound_to_the_calling_thread(notes: sync.Collection) -> None:
-    rows = sqlite3.connect(":memory:").execute("SELECT 'x' UNION SELECT 'y'")  # refuses other threads
-    assert notes.append("a", (Chunk(content) for (content,) in rows)).chunks == 2
+    with closing(sqlite3.connect(":memory:")) as other:  # refuses other threads
+        rows = other.execute("SELECT 'x' UNION SELECT 'y'")
+        assert notes.append("a", (Chunk(content) for (content,) in rows)).chunks == 2
 
 
 def test_an_error_in_the_iterable_appends_nothing(notes: sync.Collection) -> None:
