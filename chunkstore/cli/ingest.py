@@ -146,7 +146,8 @@ def _show(result: "Ingested", failures: dict[str, list[str]]) -> None:
     if result.dry_run:
         say("nothing was written: this was a dry run")
     if result.waiting:
-        say(f"{result.waiting:,} chunks wait to be embedded: run `chunkstore up`, or ingest with --wait")
+        waits = "1 chunk waits" if result.waiting == 1 else f"{result.waiting:,} chunks wait"
+        say(f"{waits} to be embedded: run `chunkstore up`, or ingest with --wait")
     _show_failures(failures)
 
 
