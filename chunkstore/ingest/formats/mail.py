@@ -35,6 +35,9 @@ _HEADERS = ("From", "To", "Cc", "Date")
 _MAX_DEPTH = 20
 _LONGEST_HEADER = 10_000
 """Characters of a header that are decoded: the time for that may grow with the square of its length."""
+_WORD = r"=\?[^?\s]{1,60}\?[bBqQ]\?[^?]*\?="
+_ENCODED = re.compile(rf"{_WORD}(?:\s+{_WORD})*")
+"""Encoded words (RFC 2047), and what stands between two of them."""
 _FLOWS_ON = re.compile(r"(?<!\n--) \n(?!>)")
 """Where a line of `delsp=yes` goes on (RFC 3676, 4.1); the line above a signature does not."""
 
@@ -77,14 +80,26 @@ def _header(message: EmailMessage, name: str) -> str:
 
 def _decoded(header: str) -> str:
     if not header.isascii():
-        header = labelled(header.encode(errors="surrogateescape"))
-    if len(header) > _LONGEST_HEADER:
-        return header[:_LONGEST_HEADER]
+        header = _guessed(header.encode(errors="surrogateescape"))
+    return (
+        _ENCODED.sub(_decoded_words, header) if len(header) <= _LONGEST_HEADER else header[:_LONGEST_HEADER]
+    )
+
+
+def _decoded_words(words: re.Match[str]) -> str:
     try:
-        parts = decode_header(header)
+        parts = decode_header(words[0])
     except (errors.HeaderParseError, ValueError):
-        return header
-    return "".join(part if isinstance(part, str) else labelled(part, label) for part, label in parts)
+        return words[0]
+    return "".join(part if isinstance(part, str) else _guessed(part, label) for part, label in parts)
+
+
+def _guessed(content: bytes, label: str | None = None) -> str:
+    """The text of a header: a message is not refused for one that is damaged."""
+    try:
+        return labelled(content, label)
+    except UnreadableFile:
+        return content.decode(errors="replace")
 
 
 def _body(part: EmailMessage, depth: int, attached: list[str]) -> Iterator[str]:
