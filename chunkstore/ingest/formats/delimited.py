@@ -13,6 +13,8 @@ from chunkstore.ingest.formats.marking import table
 
 _DELIMITERS = ",;\t|"
 _TELLING_LINES = 50
+_TOLD = re.compile(r"sep=([^\r\n])\r?\n")
+"""What some programs put before the first row."""
 _QUOTED = re.compile(r'"[^"\n]*"')
 _DECIMAL = re.compile(r"(?<=\d),(?=\d)")
 _FIELD_LIMIT = 8 * 1024 * 1024
@@ -22,14 +24,16 @@ _OPEN_QUOTE = "unexpected end of data"
 def read(content: bytes) -> Document:
     """The rows that are not empty. Raises UnreadableFile where a quote is never closed."""
     text = decoded(content)
-    delimiter = _delimiter(text)
+    told = _TOLD.match(text)
+    delimiter = told[1] if told else _delimiter(text)
     try:
         rows = list(_rows(text, delimiter, csv.QUOTE_MINIMAL))
     except UnreadableFile:
         if delimiter != "\t":
             raise
         rows = list(_rows(text, delimiter, csv.QUOTE_NONE))
-    return Document(table(rows) + "\n" if rows else "", "markdown")
+    written = table(rows[1:] if told else rows)
+    return Document(written + "\n" if written else "", "markdown")
 
 
 def _delimiter(text: str) -> str:

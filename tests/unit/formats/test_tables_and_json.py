@@ -31,6 +31,7 @@ def test_semicolons_and_an_old_encoding_are_told() -> None:
         ("a.csv", "1,5;2,5;3,5\n4,5;5,5;6,5\n", ["| 1,5 | 2,5 | 3,5 |", "| 4,5 | 5,5 | 6,5 |"]),
         ("a.csv", "1,2,3\n4,5,6\n", ["| 1 | 2 | 3 |", "| 4 | 5 | 6 |"]),
         ("a.csv", 'a,"b;c;d"\n1,"2;3;4"\n', ["| a | b;c;d |", "| 1 | 2;3;4 |"]),
+        ("a.csv", "sep=;\na,b;c\n1,2;3\n", ["| a,b | c |", "| 1,2 | 3 |"]),
         ("a.csv", "only\none column\n", ["| only |", "| one column |"]),
     ],
 )
